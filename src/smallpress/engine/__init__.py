@@ -1,0 +1,1 @@
+"""Requests in, ids out; never sees text: scheduler, pages, sampler, runners."""

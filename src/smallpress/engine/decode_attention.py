@@ -1,0 +1,208 @@
+"""Attention of decode rows: one token a sequence, all sequences at once.
+
+What a row shares with its group comes first, as an output and the log-sum-exp of its scores. In the row's own attention
+that pair stands for one more key, whose score is the log-sum-exp and whose value is the output; this is exact.
+
+Pages hold the truth. What the rectangles of `decode_plan` gathered from them is kept for the steps that follow, as
+decoding mostly adds one token to each of the same sequences: the new keys are added to the kept ones too, and nothing
+is gathered. Rows of sequences that ended are carried along until they are too many.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from smallpress.engine.batch import Batch
+from smallpress.engine.decode_plan import Own, Shared, plan_decode
+
+KEPT_BYTES = 1 << 30  # beyond this, keys are gathered in every step rather than kept twice
+LIVE_SHARE = 0.75  # of the rows that were kept; with fewer left, the rest is gathered anew
+
+Pair = tuple[Tensor, Tensor]
+
+
+def gather_pages(pages: Tensor, tables_RP: Tensor) -> Tensor:
+    """[n_pages, page_size, X] -> [R, P * page_size, X], copied page by page."""
+    R, X = len(tables_RP), pages.shape[-1]
+    return pages.flatten(1).index_select(0, tables_RP.flatten()).view(R, -1, X)
+
+
+def attend_with_lse(q_GKXD: Tensor, k_GKSD: Tensor, v_GKSD: Tensor, bias_G11S: Tensor | None) -> Pair:
+    """Output [G, K, X, D] and log-sum-exp of the scores [G, K, X], without a causal mask."""
+    if q_GKXD.device.type == "cpu":
+        flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+        return flash(q_GKXD, k_GKSD, v_GKSD, attn_mask=bias_G11S)
+    scores_GKXS = (q_GKXD @ k_GKSD.transpose(-1, -2)).float() * q_GKXD.shape[-1] ** -0.5
+    if bias_G11S is not None:
+        scores_GKXS += bias_G11S
+    return scores_GKXS.softmax(-1).to(v_GKSD.dtype) @ v_GKSD, scores_GKXS.logsumexp(-1)
+
+
+class DecodeAttention:
+    """The decode rows of a step and, while `go_on` holds, of the steps after it.
+
+    Slot i is row i of the step this was made for. Later steps may have fewer rows, in any order.
+    """
+
+    def __init__(self, batch: Batch, kv: Tensor):
+        shared, own = plan_decode(batch.tables_BP, batch.lengths_B, kv.shape[3])
+        self.kv, self.slots, self.lengths = kv, batch.request_ids_B, batch.lengths_B.copy()
+        n_tokens = sum(plan.tables_GP.size for plan in shared) + sum(plan.tables_RP.size for plan in own)
+        self.keeps = n_tokens * kv.shape[3] * kv.shape[-1] * 2 * kv.shape[0] * kv.dtype.itemsize <= KEPT_BYTES
+        self.shared = [SharedAttention(plan, len(self.slots), kv, self.keeps) for plan in shared]
+        self.own = [OwnAttention(plan, kv, self.keeps) for plan in own]
+        self._place(np.arange(len(self.slots)), first=True)
+
+    def go_on(self, batch: Batch) -> bool:
+        """Take on the next step's rows; False, and nothing is done, when they need a fresh start."""
+        slot_of = {request_id: slot for slot, request_id in enumerate(self.slots.tolist())}
+        slots = np.array([slot_of.get(request_id, -1) for request_id in batch.request_ids_B.tolist()])
+        if not self.keeps or len(slots) < LIVE_SHARE * len(self.slots) or (slots < 0).any():
+            return False
+        if (self.lengths[slots] + 1 != batch.lengths_B).any():
+            return False
+        lengths = self.lengths.copy()
+        lengths[slots] += 1
+        if not all(own.has_room(lengths) for own in self.own):
+            return False
+        self.lengths = lengths
+        self._place(slots, first=False)
+        return True
+
+    def _place(self, slots: np.ndarray, first: bool) -> None:
+        device, n_slots = self.kv.device, len(self.slots)
+        row_of_slot = np.full(n_slots, -1)
+        row_of_slot[slots] = np.arange(len(slots))
+        self.in_order = len(slots) == n_slots and bool((slots == np.arange(n_slots)).all())
+        self.row_of_slot = torch.from_numpy(row_of_slot.clip(0)).to(device)
+        self.slot_of_row = torch.from_numpy(slots).to(device)
+        for shared in self.shared:
+            shared.gathers = first
+        for own in self.own:
+            own.place(self.lengths, row_of_slot, first)
+
+    def __call__(self, layer: int, q_BHD: Tensor, k_BKD: Tensor, v_BKD: Tensor) -> Tensor:
+        """k and v, the new ones, are in the pages already."""
+        q_SHD = q_BHD if self.in_order else q_BHD.index_select(0, self.row_of_slot)
+        pages = self.kv[layer]
+        base = None
+        for shared in self.shared:
+            base = shared(layer, pages, q_SHD, base)
+        if len(self.own) == 1:
+            out_SHD = self.own[0](layer, pages, q_SHD, (k_BKD, v_BKD), base)
+        else:
+            out_SHD = torch.empty_like(q_SHD)
+            for own in self.own:
+                own_base = (
+                    None if base is None else (base[0].index_select(0, own.slots), base[1].index_select(0, own.slots))
+                )
+                out_RHD = own(layer, pages, q_SHD.index_select(0, own.slots), (k_BKD, v_BKD), own_base)
+                out_SHD.index_copy_(0, own.slots, out_RHD)
+        return out_SHD if self.in_order else out_SHD.index_select(0, self.slot_of_row)
+
+
+class SharedAttention:
+    """Groups of rows against the pages they have in common: R * J queries a kv head read each key together."""
+
+    def __init__(self, plan: Shared, n_slots: int, kv: Tensor, keeps: bool):
+        self.G, self.R = plan.rows_GR.shape
+        rows = plan.rows_GR.flatten()
+        self.everyone = bool(plan.filled_GR.all()) and len(rows) == n_slots and bool((rows == np.arange(n_slots)).all())
+        self.rows = torch.from_numpy(rows).to(kv.device)
+        self.filled = torch.from_numpy(np.flatnonzero(plan.filled_GR)).to(kv.device)
+        self.filled_rows = self.rows[self.filled]
+        self.tables_GP = torch.from_numpy(plan.tables_GP).to(kv.device)
+        outside_GS = np.arange(plan.tables_GP.shape[1] * kv.shape[3]) >= plan.lengths_G[:, None]
+        self.bias_G11S = _bias(outside_GS, kv)[:, None, None] if outside_GS.any() else None
+        self.keeps, self.gathers = keeps, True
+        self.kept: dict[int, Pair] = {}
+
+    def __call__(self, layer: int, pages: Tensor, q_SHD: Tensor, base: Pair | None) -> Pair:
+        """(out_SHD, lse_SH), written into `base` for the rows of this rectangle when there are other rows."""
+        n_slots, H, D = q_SHD.shape
+        G, R = self.G, self.R
+        if self.gathers:
+            k, v = (gather_pages(half, self.tables_GP).unflatten(-1, (-1, D)).transpose(1, 2) for half in pages)
+            if self.keeps:
+                self.kept[layer] = k, v
+        else:
+            k, v = self.kept[layer]
+        K = k.shape[1]
+        q_XHD = q_SHD if self.everyone else q_SHD.index_select(0, self.rows)
+        q_GKXD = q_XHD.view(G, R, K, H // K, D).transpose(1, 2).reshape(G, K, -1, D)
+        out_GKXD, lse_GKX = attend_with_lse(q_GKXD, k, v, self.bias_G11S)
+        out_XHD = out_GKXD.view(G, K, R, -1, D).transpose(1, 2).reshape(G * R, H, D)
+        lse_XH = lse_GKX.view(G, K, R, -1).transpose(1, 2).reshape(G * R, H)
+        if self.everyone:
+            return out_XHD, lse_XH
+        if base is None:
+            base = q_SHD.new_zeros(n_slots, H, D), lse_XH.new_full((n_slots, H), -torch.inf)
+        base[0].index_copy_(0, self.filled_rows, out_XHD.index_select(0, self.filled))
+        base[1].index_copy_(0, self.filled_rows, lse_XH.index_select(0, self.filled))
+        return base
+
+
+class OwnAttention:
+    """Rows against pages of their own.
+
+    The query heads of a row are laid out block-diagonally, [H, K * D] with zeros outside each head's own kv head, so
+    that one product a row serves all heads, in the order the pages are stored. The last column of the scores never
+    belongs to a token (`Own` leaves room) and takes the shared part.
+    """
+
+    def __init__(self, plan: Own, kv: Tensor, keeps: bool):
+        self.kv, self.plan = kv, plan
+        self.R, self.S = len(plan.rows_R), plan.tables_RP.shape[1] * kv.shape[3]
+        self.slots = torch.from_numpy(plan.rows_R).to(kv.device)
+        self.tables_RP = torch.from_numpy(plan.tables_RP).to(kv.device)
+        self.keeps, self.gathers = keeps, True
+        self.kept: dict[int, Pair] = {}
+
+    def has_room(self, lengths_S: np.ndarray) -> bool:
+        return bool(((lengths_S - self.plan.n_shared)[self.plan.rows_R] < self.S).all())
+
+    def place(self, lengths_S: np.ndarray, row_of_slot: np.ndarray, first: bool) -> None:
+        """Set how much each row reads and, after the first step, where each new key goes."""
+        device, self.gathers = self.kv.device, first
+        lengths_R = lengths_S[self.plan.rows_R] - self.plan.n_shared[self.plan.rows_R]
+        self.bias_R1S = _bias(np.arange(self.S) >= lengths_R[:, None], self.kv)[:, None]
+        rows_R = row_of_slot[self.plan.rows_R]
+        live = np.flatnonzero(rows_R >= 0)
+        self.new_places = torch.from_numpy(live * self.S + lengths_R[live] - 1).to(device)
+        self.new_rows = torch.from_numpy(rows_R[live]).to(device)
+        self.all_new = len(live) == len(row_of_slot) and bool((rows_R == np.arange(len(rows_R))).all())
+
+    def __call__(self, layer: int, pages: Tensor, q_RHD: Tensor, new: Pair, base: Pair | None) -> Tensor:
+        R, H, D = q_RHD.shape
+        k_RSX, v_RSX = self._keys_and_values(layer, pages, new)  # X = K * D
+        K = k_RSX.shape[-1] // D
+        J = H // K
+        q_RKJKD = q_RHD.new_zeros(R, K, J, K, D)
+        q_RKJKD.diagonal(dim1=1, dim2=3).copy_(q_RHD.view(R, K, J, D).permute(0, 2, 3, 1))
+        products_RHS = torch.bmm(q_RKJKD.view(R, H, K * D), k_RSX.transpose(1, 2))
+        scores_RHS = torch.add(self.bias_R1S, products_RHS, alpha=D**-0.5)
+        if base is not None:
+            scores_RHS[:, :, -1] = base[1]
+        probs_RHS = scores_RHS.softmax(-1)
+        if base is not None:
+            share_RH1 = probs_RHS[:, :, -1:].clone()
+            probs_RHS[:, :, -1] = 0
+        out_RKJKD = torch.bmm(probs_RHS, v_RSX).view(R, K, J, K, D)
+        out_RHD = out_RKJKD.diagonal(dim1=1, dim2=3).permute(0, 3, 1, 2).reshape(R, H, D)
+        return out_RHD if base is None else torch.addcmul(out_RHD, base[0], share_RH1)
+
+    def _keys_and_values(self, layer: int, pages: Tensor, new: Pair) -> Pair:
+        if self.gathers:
+            pair = gather_pages(pages[0], self.tables_RP), gather_pages(pages[1], self.tables_RP)
+            if self.keeps:
+                self.kept[layer] = pair
+            return pair
+        for kept_RSX, new_BKD in zip(self.kept[layer], new, strict=True):
+            fresh = new_BKD if self.all_new else new_BKD.index_select(0, self.new_rows)
+            kept_RSX.view(self.R * self.S, *fresh.shape[1:]).index_copy_(0, self.new_places, fresh)
+        return self.kept[layer]
+
+
+def _bias(outside: np.ndarray, kv: Tensor) -> Tensor:
+    """0 inside, -infinity outside, to be added to scores."""
+    return torch.zeros(outside.shape, dtype=kv.dtype).masked_fill_(torch.from_numpy(outside), -torch.inf).to(kv.device)

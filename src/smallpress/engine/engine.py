@@ -1,0 +1,214 @@
+"""The engine: requests in, ids out. The same one serves chat, server, evaluation and the rollouts of training.
+
+The life of a request:
+
+1. `submit` checks it and puts it at the end of the waiting line.
+2. A later `step` admits it: pages that already hold the beginning of its ids are shared, a request equal to one that is
+   being prefilled in the same step shares all of it (scheduler.py, pages.py).
+3. The rest of its prompt runs, in chunks where it exceeds the step's token budget, in one forward pass together with
+   the next token of every running request (batch.py, torch_runner.py).
+4. The last prompt token's logits give the first new id, drawn from its own seed and the id's index (sampler.py).
+5. Each step after runs that id and draws the next; when pages run out, the latest request gives its pages back, waits,
+   and is computed again from its ids.
+6. A stop id, its stopper, `max_tokens` or the context's end finishes it. Its full pages stay findable until their room
+   is needed.
+
+A step is: schedule, run, sample, collect.
+"""
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from smallpress.engine.batch import Batch
+from smallpress.engine.pages import PagePool
+from smallpress.engine.request import Completion, FinishReason, Piece, Request, SamplingParams
+from smallpress.engine.scheduler import Scheduler, Step
+from smallpress.engine.scheduler import Sequence as Running
+from smallpress.run.errors import UserError
+
+
+class Runner(Protocol):
+    """What computes. `logits` is whatever its own `sample` takes."""
+
+    page_size: int
+    n_pages: int
+    vocab_size: int
+    max_seq_len: int
+
+    def reset(self) -> None: ...
+    def run(self, batch: Batch) -> Any: ...
+    def sample(
+        self, logits: Any, batch: Batch, params: Sequence[SamplingParams], indices: Sequence[int]
+    ) -> tuple[list[int], list[float]]: ...
+    def update_weights(self, named: Mapping[str, Any]) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """Counts since the engine was made, and what it holds now."""
+
+    n_steps: int
+    prefill_tokens: int  # prompt tokens computed, again after a preemption
+    cached_tokens: int  # prompt tokens shared instead of computed
+    new_tokens: int
+    n_preempted: int
+    busy_seconds: float
+    n_running: int
+    n_waiting: int
+    pages_held: int
+    n_pages: int
+
+    @property
+    def tokens_per_second(self) -> float:
+        """New tokens over the time spent in steps, prefill included."""
+        return self.new_tokens / self.busy_seconds if self.busy_seconds else 0.0
+
+
+class Engine:
+    """`runner` is the engine's own from here on: its pages are this engine's to hand out."""
+
+    def __init__(self, runner: Runner, max_running: int = 256, token_budget: int = 2048, share_prefixes: bool = True):
+        self.runner = runner
+        runner.reset()
+        self.pool = PagePool(runner.n_pages, runner.page_size)
+        self.scheduler = Scheduler(self.pool, max_running, token_budget, share_prefixes)
+        self._live: dict[int, Running] = {}
+        self._next_id = 0
+        self._n_steps = self._prefill_tokens = self._new_tokens = 0
+        self._busy_seconds = 0.0
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._live)
+
+    def submit(self, request: Request) -> int:
+        """Put the request in line; returns its id. UserError when it can never run."""
+        capacity = min(self.runner.max_seq_len, self.runner.n_pages * self.runner.page_size)
+        n_prompt = len(request.prompt_ids)
+        if n_prompt == 0:
+            raise UserError("the prompt is empty", "give at least one token")
+        if n_prompt >= capacity:
+            raise UserError(f"the prompt has {n_prompt} tokens", f"this engine's context holds {capacity}; shorten it")
+        if not 0 <= min(request.prompt_ids) <= max(request.prompt_ids) < self.runner.vocab_size:
+            raise UserError(
+                f"the prompt holds ids from {min(request.prompt_ids)} to {max(request.prompt_ids)}",
+                f"the model's vocabulary has {self.runner.vocab_size}; use the model's own tokenizer",
+            )
+        request_id, self._next_id = self._next_id, self._next_id + 1
+        max_len = min(capacity, n_prompt + request.params.max_tokens)
+        self._live[request_id] = Running(request_id, request, max_len, list(request.prompt_ids))
+        self.scheduler.add(self._live[request_id])
+        return request_id
+
+    def step(self) -> list[Piece]:
+        """Run what is due; one piece for each request that got a new token. Nothing to do: an empty list."""
+        if not self._live:
+            return []
+        began = time.perf_counter()
+        step = self.scheduler.schedule()
+        try:
+            pieces = self._compute(step)
+        except BaseException:
+            # Pages published for this step were never filled. Whoever catches may go on stepping.
+            self.scheduler.restart()
+            raise
+        self._n_steps += 1
+        self._busy_seconds += time.perf_counter() - began
+        return pieces
+
+    def _compute(self, step: Step) -> list[Piece]:
+        batch = step.batch(self.pool.page_size)
+        logits = self.runner.run(batch)
+        self._prefill_tokens += sum(max(0, min(first + n, s.n_prompt) - first) for s, first, n in step.runs)
+        if not step.samples:
+            return []
+        sequences = [sequence for sequence, _ in step.samples]
+        ids, logprobs = self.runner.sample(
+            logits, batch, [s.request.params for s in sequences], [s.n_new for s in sequences]
+        )
+        return [self._collect(*drawn) for drawn in zip(sequences, ids, logprobs, strict=True)]
+
+    def _collect(self, sequence: Running, id: int, logprob: float) -> Piece:
+        request = sequence.request
+        sequence.ids.append(id)
+        sequence.logprobs.append(logprob)
+        self._new_tokens += 1
+        stopped = id in request.stop_ids
+        if request.stopper is not None:
+            stopped = request.stopper.push(id) or stopped
+        reason: FinishReason | None = "stop" if stopped else "length" if len(sequence.ids) >= sequence.max_len else None
+        return Piece(sequence.request_id, id, logprob, self._finish(sequence, reason) if reason else None)
+
+    def _finish(self, sequence: Running, reason: FinishReason) -> Completion:
+        del self._live[sequence.request_id]
+        self.scheduler.retire(sequence)
+        return Completion(
+            ids=tuple(sequence.ids[sequence.n_prompt :]),
+            logprobs=tuple(sequence.logprobs),
+            finish_reason=reason,
+            n_prompt=sequence.n_prompt,
+            n_cached=sequence.n_cached or 0,
+        )
+
+    def cancel(self, request_id: int) -> Completion | None:
+        """End a request between steps and free what it holds; None when it is already over."""
+        sequence = self._live.get(request_id)
+        return None if sequence is None else self._finish(sequence, "cancelled")
+
+    def generate(
+        self, prompts: Iterable[Request | Sequence[int]], params: SamplingParams | None = None
+    ) -> list[Completion]:
+        """Run requests to their ends; completions in the order given.
+
+        Plain ids take `params`, the i-th with seed + i, so that equal prompts do not draw alike.
+
+        Interrupted by an error or Ctrl-C, it cancels what it submitted. Other requests in the engine go on meanwhile,
+        and their pieces are dropped: do not mix with a caller that streams.
+        """
+        params = params or SamplingParams()
+        requests = [
+            p if isinstance(p, Request) else Request(tuple(p), replace(params, seed=(params.seed + i) % 2**63))
+            for i, p in enumerate(prompts)
+        ]
+        order: list[int] = []
+        done: dict[int, Completion] = {}
+        try:
+            for request in requests:
+                order.append(self.submit(request))
+            while len(done) < len(order):
+                for piece in self.step():
+                    if piece.completion is not None:
+                        done[piece.request_id] = piece.completion
+        finally:
+            for request_id in order:
+                self.cancel(request_id)
+        return [done[request_id] for request_id in order]
+
+    def update_weights(self, named: Mapping[str, Any]) -> None:
+        """Take over new weights. Requests under way keep their ids so far and are computed again with the new ones."""
+        self.scheduler.restart()
+        self.runner.update_weights(named)
+
+    def stats(self) -> Stats:
+        return Stats(
+            n_steps=self._n_steps,
+            prefill_tokens=self._prefill_tokens,
+            cached_tokens=self.scheduler.n_cached,
+            new_tokens=self._new_tokens,
+            n_preempted=self.scheduler.n_preempted,
+            busy_seconds=self._busy_seconds,
+            n_running=len(self.scheduler.running),
+            n_waiting=len(self.scheduler.waiting),
+            pages_held=self.pool.n_held,
+            n_pages=self.pool.n_pages,
+        )
+
+    def check_integrity(self) -> None:
+        """Pages, references and requests add up. Called by tests after every test, and cheap enough when idle."""
+        self.scheduler.check_integrity()
+        in_line = [s.request_id for s in self.scheduler.waiting] + list(self.scheduler.running)
+        assert sorted(in_line) == sorted(self._live), f"in line {in_line}, live {list(self._live)}"
+        if not self._live:
+            assert self.pool.n_held == 0, f"{self.pool.n_held} pages held by nobody"

@@ -1,0 +1,59 @@
+"""Attention that writes its keys and values into pages and reads them back through page tables."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from smallpress.engine.batch import Batch, Prefill
+from smallpress.engine.decode_attention import DecodeAttention, gather_pages
+
+
+class PagedAttention:
+    """`Attend` for one step. `kv` is [n_layers, 2, n_pages, page_size, K * D]: keys, then values.
+
+    All tokens are written first; then all decode rows attend together and each prefill on its own. `last` is the
+    `decode` of the step before, whose gathered keys may serve again.
+    """
+
+    def __init__(self, kv: Tensor, batch: Batch, J: int, last: DecodeAttention | None = None):
+        if batch.copies_2C.size:
+            source, target = torch.from_numpy(batch.copies_2C.copy()).to(kv.device)
+            kv[:, :, target] = kv[:, :, source]
+        self.kv = kv
+        self.slots_N = torch.from_numpy(batch.slots_N).to(kv.device)
+        self.n_decode = len(batch.lengths_B)
+        self.decode: DecodeAttention | None = None
+        if self.n_decode:
+            self.decode = last if last is not None and last.go_on(batch) else DecodeAttention(batch, kv)
+        self.prefills = [PrefillAttention(prefill, kv, J) for prefill in batch.prefills]
+
+    def __call__(self, layer: int, q_NHD: Tensor, k_NKD: Tensor, v_NKD: Tensor) -> Tensor:
+        for pages, new_NKD in zip(self.kv[layer], (k_NKD, v_NKD), strict=True):
+            pages.view(-1, *new_NKD.shape[1:]).index_copy_(0, self.slots_N, new_NKD)
+        pieces = []
+        if self.decode is not None:
+            pieces.append(self.decode(layer, *(x[: self.n_decode] for x in (q_NHD, k_NKD, v_NKD))))
+        pieces += [prefill(q_NHD, self.kv[layer]) for prefill in self.prefills]
+        return torch.cat(pieces) if len(pieces) > 1 else pieces[0]
+
+
+class PrefillAttention:
+    """Several new tokens of one sequence, the T last of its S."""
+
+    def __init__(self, prefill: Prefill, kv: Tensor, J: int):
+        self.rows = slice(prefill.start, prefill.start + prefill.n_tokens)
+        self.table_1P = torch.from_numpy(prefill.table)[None].to(kv.device)
+        T, self.S = prefill.n_tokens, prefill.length
+        future_TS = torch.full((T, self.S), -torch.inf, dtype=kv.dtype, device=kv.device).triu(self.S - T + 1)
+        self.bias_11XS = future_TS.repeat(J, 1)[None, None]
+
+    def __call__(self, q_NHD: Tensor, pages: Tensor) -> Tensor:
+        q_THD = q_NHD[self.rows]
+        T, H, D = q_THD.shape
+        k_1KSD, v_1KSD = (
+            gather_pages(half, self.table_1P)[:, : self.S].unflatten(-1, (-1, D)).transpose(1, 2) for half in pages
+        )
+        K = k_1KSD.shape[1]
+        q_1KXD = q_THD.view(T, K, H // K, D).permute(1, 2, 0, 3).reshape(1, K, -1, D)  # X = J * T
+        out_1KXD = F.scaled_dot_product_attention(q_1KXD, k_1KSD, v_1KSD, attn_mask=self.bias_11XS)
+        return out_1KXD.view(K, H // K, T, D).permute(2, 0, 1, 3).reshape(T, H, D)

@@ -1,0 +1,85 @@
+"""What the engine is asked for and what it gives back: ids only, never text."""
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from smallpress.run.errors import UserError
+
+FinishReason = Literal["stop", "length", "cancelled"]
+
+
+class Stopper(Protocol):
+    """Decides on decoded text, which the engine never sees, whether a completion is over."""
+
+    def push(self, id: int) -> bool:
+        """Take the next id of the completion; True ends it. Called once for each new id, in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How ids are drawn.
+
+    `temperature` 0 is greedy. Filters apply in this order: `top_k` most likely (0: all), then the smallest set with
+    probability `top_p`, then those at least `min_p` times as likely as the best; equals at a border stay.
+    `seed` and the index of the new token decide the draw alone, whatever else the engine is running.
+    """
+
+    max_tokens: int = 256
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, holds, range_ in (
+            ("max_tokens", self.max_tokens >= 1, "at least 1"),
+            ("temperature", self.temperature == 0.0 or 1e-3 <= self.temperature <= 1e3, "0 (greedy) or 0.001 to 1000"),
+            ("top_p", 0.0 < self.top_p <= 1.0, "above 0 and at most 1"),
+            ("top_k", self.top_k >= 0, "0 (off) or above"),
+            ("min_p", 0.0 <= self.min_p <= 1.0, "from 0 to 1"),
+            ("seed", 0 <= self.seed < 2**63, "from 0 to 2^63 - 1"),
+        ):
+            if not holds:
+                raise UserError(f"{name} is {getattr(self, name)}", f"it must be {range_}")
+
+    @property
+    def filtered(self) -> bool:
+        return self.top_p < 1.0 or self.top_k > 0 or self.min_p > 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A prompt to continue. `group` is for the caller to name rollouts of one prompt; the engine goes by the ids."""
+
+    prompt_ids: tuple[int, ...]
+    params: SamplingParams = SamplingParams()
+    stop_ids: frozenset[int] = frozenset()
+    stopper: Stopper | None = None
+    group: Hashable | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """`ids` are the new ones, the one that stopped it included; `logprobs[i]` is log softmax(logits / T)[ids[i]].
+
+    The softmax is over the whole vocabulary, before any filter; a greedy request reports T = 1.
+    `n_cached` of the `n_prompt` prompt tokens were found in pages computed for another request.
+    """
+
+    ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    finish_reason: FinishReason
+    n_prompt: int
+    n_cached: int
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One new token of one request; `completion` is set on the last."""
+
+    request_id: int
+    id: int
+    logprob: float
+    completion: Completion | None

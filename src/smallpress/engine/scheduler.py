@@ -1,0 +1,258 @@
+"""Which tokens run in the next step, and in which pages their keys and values lie.
+
+Running sequences come first, in the order they were admitted, then waiting ones, first come first served, as long as
+tokens of the step's budget, places and pages last. A prompt longer than the budget is taken in chunks. When pages run
+out, the sequence admitted last gives its pages back and waits at the front; it is computed again later, and as draws
+depend only on seed and index, it goes on as if nothing had happened.
+
+Sharing happens at scheduling time. A full page is published as soon as the tokens that fill it are scheduled, because a
+step writes all keys of a layer before it reads any; a request whose beginning equals published pages takes them up. A
+request whose ids equal those of a sequence that finishes its prefill in this very step is a fork: it runs no token at
+all, draws from the same logits, and shares the last, partly filled page too, which is copied when either first writes.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from smallpress.engine.batch import Batch, Prefill
+from smallpress.engine.pages import ROOT_KEY, PagePool, page_key
+from smallpress.engine.request import Request
+
+
+@dataclass(eq=False, slots=True)
+class Sequence:
+    """A request on its way. The first `n_computed` of its ids have their k and v in `pages`."""
+
+    request_id: int
+    request: Request
+    max_len: int  # prompt and completion together
+    ids: list[int]
+    logprobs: list[float] = field(default_factory=list)
+    pages: list[int] = field(default_factory=list)
+    keys: list[bytes] = field(default_factory=list)  # names of its first full pages
+    n_computed: int = 0
+    n_cached: int | None = None  # set at the first admission
+
+    @property
+    def n_prompt(self) -> int:
+        return len(self.request.prompt_ids)
+
+    @property
+    def n_new(self) -> int:
+        return len(self.ids) - self.n_prompt
+
+    @property
+    def n_pending(self) -> int:
+        return len(self.ids) - self.n_computed
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """`runs` are (sequence, first new position, how many); `samples` are (sequence, index of the run it draws from)."""
+
+    runs: list[tuple[Sequence, int, int]]
+    samples: list[tuple[Sequence, int]]
+    copies: list[tuple[int, int]]
+
+    def batch(self, page_size: int) -> Batch:
+        decodes = [i for i, (_, _, n) in enumerate(self.runs) if n == 1]
+        chunks = [i for i, (_, _, n) in enumerate(self.runs) if n > 1]
+        ids: list[int] = []
+        positions: list[int] = []
+        slots: list[np.ndarray] = []
+        prefills: list[Prefill] = []
+        last_row: dict[int, int] = {}
+        for i in decodes + chunks:
+            sequence, first, n = self.runs[i]
+            table = np.asarray(sequence.pages, dtype=np.int64)
+            if n > 1:
+                prefills.append(Prefill(len(ids), n, first + n, table[: -(-(first + n) // page_size)]))
+            ids += sequence.ids[first : first + n]
+            positions += range(first, first + n)
+            last_row[i] = len(ids) - 1
+            place = np.arange(first, first + n)
+            slots.append(table[place // page_size] * page_size + place % page_size)
+        rows = {i: r for r, i in enumerate(sorted({i for _, i in self.samples}))}
+        tables = [self.runs[i][0].pages for i in decodes]
+        width = max(map(len, tables), default=0)
+        return Batch(
+            ids_N=np.asarray(ids, dtype=np.int64),
+            positions_N=np.asarray(positions, dtype=np.int64),
+            slots_N=np.concatenate(slots),
+            request_ids_B=np.asarray([self.runs[i][0].request_id for i in decodes], dtype=np.int64),
+            tables_BP=np.array([t + t[:1] * (width - len(t)) for t in tables], dtype=np.int64).reshape(
+                len(tables), width
+            ),
+            lengths_B=np.asarray([self.runs[i][1] + 1 for i in decodes], dtype=np.int64),
+            prefills=tuple(prefills),
+            copies_2C=np.asarray(self.copies, dtype=np.int64).reshape(-1, 2).T,
+            logit_rows_R=np.asarray([last_row[i] for i in rows], dtype=np.int64),
+            row_of_sample_S=np.asarray([rows[i] for _, i in self.samples], dtype=np.int64),
+        )
+
+
+class Scheduler:
+    def __init__(self, pool: PagePool, max_running: int, token_budget: int, share_prefixes: bool = True):
+        assert max_running > 0 and token_budget > 0, f"{max_running=} {token_budget=}"
+        self.pool, self.max_running, self.token_budget = pool, max_running, token_budget
+        self.share_prefixes = share_prefixes
+        self.waiting: deque[Sequence] = deque()
+        self.running: dict[int, Sequence] = {}  # in order of admission
+        self.n_preempted = self.n_cached = 0
+
+    def add(self, sequence: Sequence) -> None:
+        self.waiting.append(sequence)
+
+    def schedule(self) -> Step:
+        step = Step([], [], [])
+        budget = self._continue_running(step, self.token_budget)
+        self._admit(step, budget)
+        return step
+
+    def _continue_running(self, step: Step, budget: int) -> int:
+        for sequence in list(self.running.values()):
+            n = min(sequence.n_pending, budget)
+            if sequence.request_id not in self.running or n == 0:
+                continue
+            while not self._make_room(step, sequence, n):
+                victim = next(reversed(self.running.values()))
+                self._preempt(victim)
+                if victim is sequence:
+                    break
+            else:
+                self._run(step, sequence, n)
+                budget -= n
+        return budget
+
+    def _make_room(self, step: Step, sequence: Sequence, n: int) -> bool:
+        """Give the sequence pages of its own for its next n tokens; False, and nothing done, when there are too few."""
+        pool = self.pool
+        first = sequence.n_computed // pool.page_size
+        copy = first < len(sequence.pages) and pool.references[sequence.pages[first]] > 1
+        n_fresh = pool.pages_for(sequence.n_computed + n) - len(sequence.pages)
+        if pool.n_available < max(n_fresh, 0) + copy:
+            return False
+        if copy:
+            source, sequence.pages[first] = sequence.pages[first], pool.allocate()
+            pool.release(source)
+            step.copies.append((source, sequence.pages[first]))
+        sequence.pages += [pool.allocate() for _ in range(n_fresh)]
+        return True
+
+    def _run(self, step: Step, sequence: Sequence, n: int) -> None:
+        step.runs.append((sequence, sequence.n_computed, n))
+        sequence.n_computed += n
+        if sequence.n_pending == 0:
+            step.samples.append((sequence, len(step.runs) - 1))
+        if self.share_prefixes:
+            for key in self._next_keys(sequence, sequence.n_computed):
+                sequence.keys.append(key)
+                self.pool.publish(sequence.pages[len(sequence.keys) - 1], key)
+
+    def _next_keys(self, sequence: Sequence, end: int) -> Iterator[bytes]:
+        """Names of the sequence's full pages within its first `end` tokens that it has no names for yet."""
+        size = self.pool.page_size
+        key = sequence.keys[-1] if sequence.keys else ROOT_KEY
+        for stop in range((len(sequence.keys) + 1) * size, end + 1, size):
+            key = page_key(key, sequence.ids[stop - size : stop])
+            yield key
+
+    def _preempt(self, sequence: Sequence) -> None:
+        self.n_preempted += 1
+        del self.running[sequence.request_id]
+        self._give_back(sequence)
+        self.waiting.appendleft(sequence)
+
+    def _give_back(self, sequence: Sequence) -> None:
+        """The last page first: the beginning of a sequence is what others may share, so it is used again last."""
+        for page in reversed(sequence.pages):
+            self.pool.release(page)
+        sequence.pages, sequence.keys, sequence.n_computed = [], [], 0
+
+    def _admit(self, step: Step, budget: int) -> None:
+        originals = {tuple(s.ids): (s, i) for s, i in step.samples if s.n_new == 0}
+        while self.waiting and len(self.running) < self.max_running:
+            sequence = self.waiting[0]
+            original = originals.get(tuple(sequence.ids)) if self.share_prefixes else None
+            if original is not None:
+                if not self._fork(step, sequence, *original):
+                    break
+            elif not self._start(step, sequence, budget):
+                break
+            else:
+                budget -= step.runs[-1][2]
+                if sequence.n_pending == 0:
+                    originals[tuple(sequence.ids)] = (sequence, len(step.runs) - 1)
+            self.waiting.popleft()
+            self.running[sequence.request_id] = sequence
+
+    def _spare(self) -> int:
+        """Pages left to newcomers when each running sequence is to get one more without preempting anyone."""
+        return self.pool.n_available - len(self.running)
+
+    def _fork(self, step: Step, sequence: Sequence, original: Sequence, run: int) -> bool:
+        if self._spare() < 1:
+            return False
+        for page in original.pages:
+            self.pool.hold(page)
+        sequence.pages, sequence.keys = original.pages.copy(), original.keys.copy()
+        sequence.n_computed = original.n_computed
+        self._count_cached(sequence, sequence.n_prompt)
+        step.samples.append((sequence, run))
+        return True
+
+    def _start(self, step: Step, sequence: Sequence, budget: int) -> bool:
+        """Take up shared pages and run the first chunk of the rest: at least the last id, whose logits are needed."""
+        if budget == 0:
+            return False
+        pool = self.pool
+        shared: list[tuple[int, bytes]] = []
+        if self.share_prefixes:
+            for key in self._next_keys(sequence, len(sequence.ids) - 1):
+                page = pool.find(key)
+                if page is None:
+                    break
+                shared.append((page, key))
+        n_kept = sum(pool.is_kept(page) for page, _ in shared)
+        if self._spare() - n_kept < pool.pages_for(len(sequence.ids)) - len(shared):
+            return False
+        for page, _ in shared:
+            pool.hold(page)
+        sequence.pages, sequence.keys = [page for page, _ in shared], [key for _, key in shared]
+        sequence.n_computed = len(shared) * pool.page_size
+        self._count_cached(sequence, sequence.n_computed)
+        n = min(sequence.n_pending, budget)
+        assert self._make_room(step, sequence, n), "room was counted above"
+        self._run(step, sequence, n)
+        return True
+
+    def _count_cached(self, sequence: Sequence, n: int) -> None:
+        if sequence.n_cached is None:
+            sequence.n_cached = min(n, sequence.n_prompt)
+            self.n_cached += sequence.n_cached
+
+    def retire(self, sequence: Sequence) -> None:
+        """The sequence is over: its pages go back, its full ones stay findable."""
+        if self.running.pop(sequence.request_id, None) is None:
+            self.waiting.remove(sequence)
+        self._give_back(sequence)
+
+    def restart(self) -> None:
+        """Put every running sequence back to waiting, in order, and trust no page: a step failed or weights changed."""
+        for sequence in reversed(list(self.running.values())):
+            self._preempt(sequence)
+        self.pool.forget()
+
+    def check_integrity(self) -> None:
+        self.pool.check_integrity([s.pages for s in self.running.values()])
+        assert len(self.running) <= self.max_running, f"{len(self.running)} running, {self.max_running} places"
+        for sequence in self.waiting:
+            assert not sequence.pages and not sequence.n_computed, f"request {sequence.request_id} waits with pages"
+        for sequence in self.running.values():
+            pages = self.pool.pages_for(sequence.n_computed)
+            assert len(sequence.pages) == pages, f"request {sequence.request_id}: {sequence}"
+            assert 0 < sequence.n_computed <= len(sequence.ids) <= sequence.max_len, f"counts of {sequence}"
+            assert len(sequence.keys) * self.pool.page_size <= sequence.n_computed, f"names of {sequence}"

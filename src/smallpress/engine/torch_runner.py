@@ -1,0 +1,82 @@
+"""The torch runner: one forward pass a step over every token that is due, keys and values in pages."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from smallpress.engine.batch import Batch
+from smallpress.engine.decode_attention import DecodeAttention
+from smallpress.engine.packed import PackedTransformer
+from smallpress.engine.paged_attention import PagedAttention
+from smallpress.engine.request import SamplingParams
+from smallpress.engine.sampler import sample
+from smallpress.model.config import ModelConfig
+from smallpress.model.transformer import Transformer
+from smallpress.run.errors import UserError
+
+
+def page_bytes(config: ModelConfig, page_size: int, dtype: torch.dtype) -> int:
+    """Memory of one page: keys and values of `page_size` tokens in every layer."""
+    kv_dim = config.attention.n_kv_heads * config.attention.head_dim
+    return config.n_layers * 2 * page_size * kv_dim * dtype.itemsize
+
+
+class TorchRunner:
+    """Runs batches on its own copy of `model`'s weights in `dtype`; the model given stays as it is."""
+
+    def __init__(
+        self, model: Transformer, page_size: int = 16, n_pages: int = 4096, dtype: torch.dtype = torch.bfloat16
+    ):
+        config = model.config
+        self.config, self.page_size, self.n_pages = config, page_size, n_pages
+        self.vocab_size, self.max_seq_len = config.vocab_size, config.max_seq_len
+        self.shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
+        self.model = PackedTransformer(config, dtype, dict(model.named_parameters()))
+        # Zeros, not garbage: a masked place still multiplies its value by a weight of zero, and 0 * NaN is NaN.
+        self.kv = torch.zeros(
+            (config.n_layers, 2, n_pages, page_size, config.attention.n_kv_heads * config.attention.head_dim),
+            dtype=dtype,
+            device=self.model.embed_VM.device,
+        )
+        self.decode: DecodeAttention | None = None
+
+    @torch.inference_mode()
+    def run(self, batch: Batch) -> Tensor:
+        """Logits [R, V] of the rows that `batch.logit_rows_R` names, in the runner's dtype."""
+        device = self.kv.device
+        heads = self.config.attention
+        last, self.decode = self.decode, None  # a step that fails leaves nothing to go on with
+        attend = PagedAttention(self.kv, batch, heads.n_heads // heads.n_kv_heads, last)
+        ids_N, positions_N = (torch.from_numpy(array).to(device) for array in (batch.ids_N, batch.positions_N))
+        hidden_NM = self.model(ids_N, positions_N, attend)
+        self.decode = attend.decode
+        if len(batch.logit_rows_R) == 0:  # every prompt of the step goes on in the next
+            return hidden_NM.new_empty(0, self.vocab_size)
+        if len(batch.logit_rows_R) != len(hidden_NM):
+            hidden_NM = hidden_NM.index_select(0, torch.from_numpy(batch.logit_rows_R).to(device))
+        return self.model.logits(hidden_NM)
+
+    def reset(self) -> None:
+        """A new engine numbers its requests anew: keep nothing that goes by those numbers."""
+        self.decode = None
+
+    @torch.inference_mode()
+    def sample(
+        self, logits_RV: Tensor, batch: Batch, params: Sequence[SamplingParams], indices: Sequence[int]
+    ) -> tuple[list[int], list[float]]:
+        """Ids and log-probabilities, one for each sampling sequence."""
+        rows_S = torch.from_numpy(batch.row_of_sample_S).to(logits_RV.device)
+        shared = len(rows_S) != len(logits_RV)
+        return sample(logits_RV.index_select(0, rows_S) if shared else logits_RV, params, indices)
+
+    def update_weights(self, named: Mapping[str, Tensor]) -> None:
+        """Take over all weights, rounded to the runner's dtype. Names and shapes must be the model's, none missing."""
+        for name in named.keys() ^ self.shapes.keys():
+            fault = f"the weight {name} is missing" if name in self.shapes else f"the model has no weight {name}"
+            raise UserError(fault, "give every name of Transformer.named_parameters(), once")
+        for name, shape in self.shapes.items():
+            if named[name].shape != shape:
+                raise UserError(f"{name} has shape {tuple(named[name].shape)}", f"it must be {tuple(shape)}")
+        self.model.load(named)
+        self.reset()

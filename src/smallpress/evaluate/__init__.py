@@ -1,0 +1,1 @@
+"""Held-out questions, answers, intervals, reports."""

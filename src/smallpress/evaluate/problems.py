@@ -1,0 +1,78 @@
+"""Which questions are asked: held-out ones of families and levels, or those of a file."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+from random import Random
+
+from smallpress.run.errors import UserError
+from smallpress.run.seeds import derive_seed
+from smallpress.tasks.files import FileTask, read_problems
+from smallpress.tasks.task import TASKS, Example, Task, find_task, held_out_set, split_of, worked_completion
+
+N_FROM_TASKS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Problems:
+    """Questions and, by family, who checks their answers."""
+
+    examples: Sequence[Example]
+    tasks: Mapping[str, Task]
+
+
+def parse_mixture(words: str) -> list[tuple[str, int]]:
+    """Families with a level, with levels, or with all they have, as (family, level) pairs, none twice.
+
+    >>> parse_mixture("chained_sum:3-4,addition:2")
+    [('chained_sum', 3), ('chained_sum', 4), ('addition', 2)]
+    """
+    pairs: dict[tuple[str, int], None] = {}
+    for spec in filter(None, (part.strip() for part in words.split(","))):
+        name, colon, levels = spec.partition(":")
+        known = find_task(name).levels
+        bounds = re.fullmatch(r"(\d{1,6})(?:-(\d{1,6}))?", levels)
+        if bounds:
+            first, last = int(bounds[1]), int(bounds[2] or bounds[1])
+            chosen = [level for level in known if first <= level <= last]
+        else:
+            chosen = [] if colon else list(known)
+        if not chosen:
+            raise UserError(f"{spec!r} names no level of {name}", f"it has the levels {', '.join(map(str, known))}")
+        pairs |= {(name, level): None for level in chosen}
+    if not pairs:
+        raise UserError("no task is named", "give --tasks, for example chained_sum:3-5,word_problem")
+    return list(pairs)
+
+
+def held_out(mixture: Sequence[tuple[str, int]], n: int | None = None, seed: int = 0) -> Problems:
+    """`n` held-out problems in all (200 where it is None), the same number of each pair, rounded up."""
+    n = N_FROM_TASKS if n is None else n
+    examples = held_out_set(mixture, ceil(n / len(mixture)), seed)
+    return Problems(examples, {name: TASKS[name] for name, _ in mixture})
+
+
+def from_file(path: str | Path, n: int | None = None, seed: int = 0, held_out_only: bool = False) -> Problems:
+    """The problems of a file, or `n` of them drawn by `seed`, in the file's order.
+
+    `held_out_only` leaves out those that training on this file would have seen. A question that stands in the file
+    twice is asked once. Raises UserError as the readers do, or where nothing is left.
+    """
+    unique = {example.key: example for example in read_problems(path)}
+    examples = [one for one in unique.values() if not held_out_only or split_of(one.key) == "held_out"]
+    if n is not None and n < len(examples):
+        kept = set(Random(derive_seed("evaluate file", seed)).sample(range(len(examples)), n))
+        examples = [example for i, example in enumerate(examples) if i in kept]
+    if not examples:
+        raise UserError(f"{path} leaves no question to ask", "give a file with more problems, or a larger --n")
+    families = dict.fromkeys(example.family for example in examples)
+    return Problems(examples, {name: FileTask(examples, name) for name in families})
+
+
+def worked_example() -> tuple[str, str]:
+    """The one worked question and completion of the form r1_zero_example: a sum of three numbers, never held out."""
+    sums = TASKS["chained_sum"].examples("train", 0, 3)
+    example = next(one for one in sums if len(set(one.key.split("+"))) == 3)  # 2 + 2 + 2 would show too little
+    return example.prompt, worked_completion(example)

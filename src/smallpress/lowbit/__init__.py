@@ -1,0 +1,1 @@
+"""Number formats, defined once: blocks of low-bit codes with a scale."""

@@ -1,0 +1,1 @@
+"""Ids in, logits out: the architectures, in torch, one file an idea."""

@@ -1,0 +1,102 @@
+"""Mixed precision with one owner: fp32 weights that the optimizer moves, and a copy that the passes compute in."""
+
+import copy
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from smallpress.model.transformer import Transformer
+
+
+class MasterWeights:
+    """`model` computes in `dtype`; `master` holds what it was rounded from. AdamW (Loshchilov and Hutter 2019).
+
+    Gradients are added up in fp32, over as many backward passes as come before `step`, and leave the computing copy as
+    soon as they are whole, so no second set of them exists. Matrices decay, norms and biases do not.
+    """
+
+    def __init__(
+        self,
+        model: Transformer,
+        dtype: torch.dtype,
+        betas: tuple[float, float] = (0.9, 0.95),
+        weight_decay: float = 0.0,
+        eps: float = 1e-8,
+    ):
+        self.dtype = dtype
+        self.model = copy.deepcopy(model).to(dtype)
+        self.master = {name: nn.Parameter(p.detach().float().clone()) for name, p in model.named_parameters()}
+        for name, parameter in self.model.named_parameters():
+            parameter.register_post_accumulate_grad_hook(_Collect(self.master[name]))
+        matrices = [p for p in self.master.values() if p.ndim >= 2]
+        others = [p for p in self.master.values() if p.ndim < 2]
+        groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+        self.optimizer = torch.optim.AdamW(
+            [group for group in groups if group["params"]], lr=0.0, betas=betas, eps=eps, fused=True
+        )
+
+    def grad_norm(self) -> float:
+        """The length of the whole gradient added up so far; NaN or infinity where any part is."""
+        grads = [p.grad for p in self.master.values() if p.grad is not None]
+        return float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))) if grads else 0.0
+
+    def step(self, lr: float, max_norm: float) -> None:
+        """One AdamW step on the gradient, scaled down to `max_norm` where it is longer; then forget it."""
+        norm = self.grad_norm()
+        assert math.isfinite(norm), f"a step on a gradient of length {norm}"
+        if norm > max_norm:
+            torch._foreach_mul_([p.grad for p in self.master.values() if p.grad is not None], max_norm / norm)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.step()
+        self.forget_gradient()
+        self.publish()
+
+    def forget_gradient(self) -> None:
+        for parameter in self.master.values():
+            parameter.grad = None
+
+    @torch.no_grad()
+    def publish(self) -> None:
+        """Round the master weights into the computing copy."""
+        for name, parameter in self.model.named_parameters():
+            parameter.copy_(self.master[name])
+
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Everything a resume needs, by name: weights, both moments, the step count."""
+        for name, parameter in self.master.items():
+            yield f"weights/{name}", parameter.detach()
+            for key, value in self.optimizer.state.get(parameter, {}).items():
+                yield f"adamw/{key}/{name}", value
+
+    @torch.no_grad()
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Take back what `tensors` gave; bit for bit."""
+        for name, parameter in self.master.items():
+            parameter.copy_(tensors[f"weights/{name}"])
+            state = {
+                key: tensors[f"adamw/{key}/{name}"].clone()
+                for key in ("step", "exp_avg", "exp_avg_sq")
+                if f"adamw/{key}/{name}" in tensors
+            }
+            if state:
+                self.optimizer.state[parameter] = state
+        self.forget_gradient()
+        self.publish()
+
+
+class _Collect:
+    """Moves a gradient of the computing copy to its master, where it adds up in fp32."""
+
+    def __init__(self, master: nn.Parameter):
+        self.master = master
+
+    def __call__(self, parameter: Tensor) -> None:
+        assert parameter.grad is not None
+        if self.master.grad is None:
+            self.master.grad = parameter.grad.float()
+        else:
+            self.master.grad += parameter.grad
+        parameter.grad = None

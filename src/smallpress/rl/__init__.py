@@ -1,0 +1,1 @@
+"""Rollout, reward, advantage, loss: GRPO."""

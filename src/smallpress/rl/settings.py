@@ -1,0 +1,119 @@
+"""The settings of an RL run; what `smallpress grpo --recipe` reads. Names as in style: see TRL_NAMES for others'."""
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from smallpress.rl.reward import PARTS
+from smallpress.run.errors import UserError
+from smallpress.run.settings import Settings, nearest
+
+TRL_NAMES = {
+    "learning_rate": "lr",
+    "num_generations": "group_size",
+    "max_completion_length": "max_tokens",
+    "max_steps": "steps",
+    "loss_type": "algorithm",
+}
+"""Keys of TRL's and open-r1's recipes that mean the same thing here."""
+
+
+class GRPOSettings(Settings):
+    """One run of reinforcement learning with checkable rewards."""
+
+    model: str
+    tasks: tuple[str, ...] = Field(min_length=1)  # "family:level" or "family:first-last"
+    seed: int = 0
+
+    # what is asked
+    form: Literal["chat", "r1_zero", "r1_zero_example"] = "r1_zero_example"
+    prompts_per_step: int = Field(8, ge=1)
+    group_size: int = Field(8, ge=2)
+    temperature: float = Field(1.0, gt=0)
+    max_tokens: int = Field(64, ge=1)
+
+    # what is learned
+    algorithm: Literal["grpo", "dr_grpo", "rloo", "dapo", "gspo", "cispo"] = "grpo"
+    clip_low: float | None = Field(None, gt=0)  # None: the algorithm's own
+    clip_high: float | None = Field(None, gt=0)
+    beta: float = Field(0.0, ge=0)  # weight of the KL to the reference model; 0: there is none
+    ref_reset_every: int = Field(400, ge=1)  # steps until the policy becomes its own reference
+    sampler_cap: float = Field(2.0, gt=0)  # of the importance weight between trainer and sampler
+    updates_per_rollout: int = Field(1, ge=1)
+    rewards: dict[str, float] = {"accuracy": 1.0, "format": 1.0}
+
+    # how fast
+    lr: float = Field(1e-6, gt=0)
+    lr_shape: Literal["constant", "linear", "cosine"] = "constant"
+    warmup: int = Field(2, ge=1)
+    weight_decay: float = Field(0.0, ge=0)
+    max_grad_norm: float = Field(1.0, gt=0)
+    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    micro_batch_tokens: int = Field(2048, ge=64)
+
+    # how long
+    steps: int | None = Field(None, ge=1)
+    minutes: float | None = Field(None, gt=0)  # of the whole run, measuring included
+
+    # the curriculum
+    curriculum: bool = True
+    unlock_at: float = Field(0.6, gt=0, le=1)  # accuracy at which the next level of a family opens
+
+    # what is written down
+    eval_every: int = Field(20, ge=1)
+    eval_n: int = Field(120, ge=1)
+    eval_tasks: tuple[str, ...] = ()  # none: the tasks trained on
+    eval_max_tokens: int = Field(128, ge=1)
+    measure_n: int = Field(0, ge=0)  # held-out problems asked before and after, against the fairest baseline; 0: not
+    save_every: int = Field(20, ge=1)
+    samples_every: int = Field(5, ge=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _our_names(cls, tree: Any) -> Any:
+        return {TRL_NAMES.get(key, key): value for key, value in tree.items()} if isinstance(tree, dict) else tree
+
+    @field_validator("rewards")
+    @classmethod
+    def _known_parts(cls, rewards: dict[str, float]) -> dict[str, float]:
+        for name in rewards:
+            if name not in PARTS:
+                raise ValueError(f"there is no reward part {name!r}; {nearest(name, PARTS)}")
+        if not rewards or all(weight == 0 for weight in rewards.values()):
+            raise ValueError("no reward part has a weight")
+        return rewards
+
+    @field_validator("tasks", "eval_tasks")
+    @classmethod
+    def _readable(cls, tasks: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            parse_tasks(tasks)
+        except UserError as error:
+            raise ValueError(str(error)) from None
+        return tasks
+
+    def model_post_init(self, _: object) -> None:
+        if self.steps is None and self.minutes is None:
+            raise ValueError("give steps, minutes or both: the run has no end")
+        if self.lr_shape != "constant" and self.steps is None:
+            raise ValueError(f"lr_shape={self.lr_shape} needs steps: it must know where the run ends")
+
+
+def parse_tasks(specs: tuple[str, ...]) -> list[tuple[str, int]]:
+    """("chained_sum:2-4", "story:1") as (family, level) pairs.
+
+    >>> parse_tasks(("chained_sum:2-4",))
+    [('chained_sum', 2), ('chained_sum', 3), ('chained_sum', 4)]
+    """
+    pairs = []
+    for spec in specs:
+        family, _, levels = spec.partition(":")
+        first, _, last = levels.partition("-")
+        try:
+            low, high = int(first), int(last or first)
+        except ValueError:
+            raise UserError(f"task {spec!r} names no level", "write family:level or family:first-last") from None
+        if not family or low > high or low < 0 or high > 1000:
+            raise UserError(f"task {spec!r} names no level", "write family:level or family:first-last")
+        pairs += [(family, level) for level in range(low, high + 1)]
+    return pairs

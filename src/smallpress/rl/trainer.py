@@ -1,0 +1,204 @@
+"""Reinforcement learning with checkable rewards: ask, roll out, judge, update; whichever algorithm.
+
+A step in order: the curriculum chooses problems, the engine answers each G times, rewards become advantages, groups
+that agree are left out, the rest is packed and trained on, the new weights go to the engine. Randomness is named by
+(seed, step), so a run resumed from a checkpoint draws what the unbroken run drew.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from statistics import fmean, pstdev
+from typing import Any
+
+import torch
+
+from smallpress.engine.engine import Engine
+from smallpress.model.transformer import Transformer
+from smallpress.optim.master import MasterWeights
+from smallpress.optim.schedule import schedule
+from smallpress.rl.alarms import Alarms, repeated_share
+from smallpress.rl.algorithm import Clip
+from smallpress.rl.algorithms import ALGORITHMS
+from smallpress.rl.curriculum import Curriculum
+from smallpress.rl.loss import Leash, token_losses
+from smallpress.rl.packing import MicroBatch, Trained, TrainedGroup, pack
+from smallpress.rl.policy import SpikeGuard, accumulate, frozen_logprobs
+from smallpress.rl.rollout import RolloutGroup, Sampler, Speech
+from smallpress.rl.settings import GRPOSettings, parse_tasks
+from smallpress.run.seeds import derive_seed
+from smallpress.tasks.example import Example
+from smallpress.tasks.task import Task
+
+MAX_ROUNDS = 4
+"""Dynamic sampling asks at most this many times a step before it trains on what it has."""
+
+
+class Trainer:
+    """The state of a run and its `step`. Folders, evaluation and the clock are the caller's."""
+
+    def __init__(
+        self,
+        settings: GRPOSettings,
+        weights: MasterWeights,
+        engine: Engine,
+        speech: Speech,
+        tasks: Mapping[str, Task],
+    ):
+        self.settings, self.weights, self.engine, self.tasks = settings, weights, engine, tasks
+        self.algorithm = ALGORITHMS[settings.algorithm]
+        own = self.algorithm.clip
+        self.clip = Clip(settings.clip_low or own.low, settings.clip_high or own.high)
+        self.leash = Leash(settings.beta, settings.sampler_cap)
+        self.sampler = Sampler(
+            engine,
+            speech,
+            settings.rewards,
+            settings.group_size,
+            settings.temperature,
+            settings.max_tokens,
+            settings.seed,
+        )
+        self.curriculum = Curriculum(parse_tasks(settings.tasks), settings.unlock_at, settings.curriculum)
+        self.lr_factor = schedule(settings.lr_shape, settings.warmup, settings.steps)
+        self.alarms, self.guard = Alarms(), SpikeGuard()
+        self.reference = self._snapshot() if settings.beta else None
+        self.n_done = 0
+
+    def step(self) -> tuple[dict[str, float], list[RolloutGroup]]:
+        """One step; what is logged, and every rollout it saw."""
+        began = time.perf_counter()
+        groups, n_asked = self._roll_out()
+        rolled = time.perf_counter()
+        metrics = self._describe(groups, n_asked)
+        metrics |= self._update([group for group in groups if self._teaches(group)])
+        self.n_done += 1
+        if self.reference is not None and self.n_done % self.settings.ref_reset_every == 0:
+            self.reference = self._snapshot()
+        metrics["seconds/rollout"] = rolled - began
+        metrics["seconds/update"] = time.perf_counter() - rolled
+        return metrics, groups
+
+    def _roll_out(self) -> tuple[list[RolloutGroup], int]:
+        """Groups for this step; with dynamic sampling, until enough of them disagree."""
+        wanted, groups, n_asked = self.settings.prompts_per_step, [], 0
+        for _ in range(MAX_ROUNDS if self.algorithm.dynamic_sampling else 1):
+            missing = wanted - sum(not group.degenerate for group in groups)
+            if missing <= 0:
+                break
+            pairs = self.curriculum.choose(missing, derive_seed(self.settings.seed, n_asked), self.n_done)
+            asked = [self._problem(pair, n_asked + i) for i, pair in enumerate(pairs)]
+            new = self.sampler.groups(asked, self.n_done, first=n_asked)
+            for pair, group in zip(pairs, new, strict=True):
+                self.curriculum.observe(pair, [rollout.correct for rollout in group.rollouts])
+            groups += new
+            n_asked += missing
+        return groups, n_asked
+
+    def _problem(self, pair: tuple[str, int], index: int) -> tuple[Task, Example]:
+        family, level = pair
+        seed = derive_seed(self.settings.seed, "problem", self.n_done, index)
+        return self.tasks[family], next(self.tasks[family].examples("train", seed, level))
+
+    def _teaches(self, group: RolloutGroup) -> bool:
+        """A group that agrees has no advantage; only the KL term could still use it."""
+        return not group.degenerate or self.reference is not None
+
+    def _update(self, groups: Sequence[RolloutGroup]) -> dict[str, float]:
+        if not groups:
+            return {"skipped_empty": 1.0, "grad_norm": 0.0}
+        trained = self._weighted(groups)
+        n = min(self.settings.updates_per_rollout, len(trained))
+        minibatches = [pack(trained[i::n], self.settings.micro_batch_tokens) for i in range(n)]
+        old = None
+        if n > 1:
+            old = [frozen_logprobs(self.weights.model, batches, self.settings.temperature) for batches in minibatches]
+        logs = [self._one_update(batches, old[i] if old else None) for i, batches in enumerate(minibatches)]
+        self.engine.update_weights(self.weights.master)
+        # One entry an update; a key that only some have (a skipped one) is averaged over those.
+        return {key: fmean([log[key] for log in logs if key in log]) for key in {key for log in logs for key in log}}
+
+    def _one_update(self, batches: list[MicroBatch], old: list[torch.Tensor] | None) -> dict[str, float]:
+        settings = self.settings
+        ref = frozen_logprobs(self.reference, batches, settings.temperature) if self.reference is not None else None
+        log = accumulate(self.weights, batches, old, ref, settings.temperature, self._token_loss)
+        log["grad_norm"] = self.weights.grad_norm()
+        log["lr"] = settings.lr * self.lr_factor(self.n_done)
+        if self.guard.admits(log["grad_norm"]):
+            self.weights.step(log["lr"], settings.max_grad_norm)
+            log["skipped"] = 0.0
+        else:
+            self.weights.forget_gradient()
+            log["skipped"] = 1.0
+        return log
+
+    def _token_loss(self, terms: Any, batch: MicroBatch, ref_P: torch.Tensor | None) -> Any:
+        return token_losses(self.algorithm, self.clip, self.leash, terms, batch.sampler_logprobs_P, ref_P)
+
+    def _weighted(self, groups: Sequence[RolloutGroup]) -> list[TrainedGroup]:
+        lens = [len(rollout.completion.ids) for group in groups for rollout in group.rollouts]
+        weights = iter(self.algorithm.token_weights(lens, self.settings.max_tokens))
+        return [
+            TrainedGroup(
+                group.prompt_ids,
+                tuple(
+                    Trained(rollout.completion.ids, rollout.completion.logprobs, advantage, next(weights))
+                    for rollout, advantage in zip(group.rollouts, self.algorithm.advantages(group.rewards), strict=True)
+                ),
+            )
+            for group in groups
+        ]
+
+    def _describe(self, groups: Sequence[RolloutGroup], n_asked: int) -> dict[str, float]:
+        """The metrics of the rollouts; names as TRL's where it has one."""
+        rollouts = [rollout for group in groups for rollout in group.rollouts]
+        lens = [len(rollout.completion.ids) for rollout in rollouts]
+        cut = [rollout.completion.finish_reason == "length" for rollout in rollouts]
+        metrics = {
+            "reward": fmean(rollout.reward for rollout in rollouts),
+            "reward_std": fmean(pstdev(group.rewards) for group in groups),
+            "accuracy": fmean(rollout.correct for rollout in rollouts),
+            "frac_reward_zero_std": fmean(group.degenerate for group in groups),
+            "completions/mean_length": fmean(lens),
+            "completions/max_length": max(lens),
+            "completions/clipped_ratio": fmean(cut),
+            "completions/repeated_share": fmean(repeated_share(rollout.completion.ids) for rollout in rollouts),
+            "n_prompts": n_asked,
+            "n_levels_open": len(self.curriculum.open_pairs()),
+        }
+        for name in self.settings.rewards:
+            metrics[f"rewards/{name}/mean"] = fmean(rollout.parts[name] for rollout in rollouts)
+        return metrics
+
+    def _snapshot(self) -> Transformer:
+        """A frozen copy of the policy to hold it near."""
+        twin = Transformer(self.weights.model.config).to(self.weights.dtype).requires_grad_(False)
+        twin.load_state_dict(self.weights.model.state_dict())
+        return twin
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """All arrays of the run; with `state` everything a bit-identical resume needs."""
+        found = dict(self.weights.tensors())
+        if self.reference is not None:
+            found |= {f"reference/{name}": tensor for name, tensor in self.reference.state_dict().items()}
+        return found
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "n_done": self.n_done,
+            "curriculum": self.curriculum.state(),
+            "alarms": self.alarms.state(),
+            "grad_norms": self.guard.lengths,
+        }
+
+    def restore(self, tensors: dict[str, torch.Tensor], state: Mapping[str, Any]) -> None:
+        self.weights.restore(tensors)
+        self.engine.update_weights(self.weights.master)
+        if self.reference is not None:
+            prefix = "reference/"
+            self.reference.load_state_dict(
+                {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+            )
+        self.n_done = state["n_done"]
+        self.curriculum.restore(state["curriculum"])
+        self.alarms.restore(state["alarms"])
+        self.guard = SpikeGuard(state["grad_norms"])

@@ -1,0 +1,1 @@
+"""What every stage shares: run folder, settings, metrics, errors, seeds."""

@@ -1,0 +1,1 @@
+"""Text <-> ids: tokenizers, chat templates, streamed decoding, thinking."""

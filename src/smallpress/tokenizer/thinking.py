@@ -1,0 +1,84 @@
+"""Telling a model's thinking from its answer while the text streams in."""
+
+from typing import Literal
+
+OPEN, CLOSE = "<think>", "</think>"
+
+Kind = Literal["thinking", "answer"]
+
+
+class ThinkingSplitter:
+    """A state machine over pieces of text: `push` each piece, then `flush`.
+
+    Text between `<think>` and `</think>` is thinking, everything else answer; tags may be cut anywhere between pieces
+    and are not given out, nor is the white space around them. `opened` where the prompt ends inside an open tag.
+    Thinking that is never closed stays thinking; a second pair of tags is thinking again; inside thinking a `<think>`,
+    and outside a `</think>`, is ordinary text.
+
+    >>> splitter = ThinkingSplitter()
+    >>> splitter.push("<thi") + splitter.push("nk>2 + 2</think>\\n4") + splitter.flush()
+    [('thinking', '2 + 2'), ('answer', '4')]
+    """
+
+    def __init__(self, opened: bool = False) -> None:
+        self._thinking = opened
+        self._held = ""  # what cannot be given out yet: white space, then perhaps the beginning of a tag
+        self._at_edge = True  # nothing but white space since the last tag
+
+    def push(self, text: str) -> list[tuple[Kind, str]]:
+        """The pieces that `text` makes certain."""
+        out: list[tuple[Kind, str]] = []
+        text, self._held = self._held + text, ""
+        while (at := text.find(self._tag)) >= 0:
+            self._emit(out, text[:at].rstrip())
+            text = text[at + len(self._tag) :]
+            self._thinking = not self._thinking
+            self._at_edge = True
+        certain = text[: len(text) - _overlap(text, self._tag)].rstrip()
+        self._emit(out, certain)
+        self._held = text[len(certain) :]
+        return out
+
+    def flush(self) -> list[tuple[Kind, str]]:
+        """The rest, at the end of the text: a tag that was only begun is ordinary text."""
+        out: list[tuple[Kind, str]] = []
+        self._emit(out, self._held.rstrip() if self._thinking else self._held)
+        self._held = ""
+        return out
+
+    @property
+    def _tag(self) -> str:
+        return CLOSE if self._thinking else OPEN
+
+    def _emit(self, out: list[tuple[Kind, str]], text: str) -> None:
+        if self._at_edge:
+            text = text.lstrip()
+        if text:
+            out.append(("thinking" if self._thinking else "answer", text))
+            self._at_edge = False
+
+
+def split_thinking(text: str, opened: bool = False) -> tuple[str, str]:
+    """(thinking, answer) of a whole text.
+
+    >>> split_thinking("<think>hm</think> 4"), split_thinking("hm</think> 4", opened=True)
+    (('hm', '4'), ('hm', '4'))
+    """
+    splitter = ThinkingSplitter(opened)
+    pieces = splitter.push(text) + splitter.flush()
+    thinking, answer = ("".join(piece for kind, piece in pieces if kind == wanted) for wanted in ("thinking", "answer"))
+    return thinking, answer
+
+
+def opens_thinking(prompt: str) -> bool:
+    """Whether a prompt ends right inside an open tag, so that a completion of it begins with thinking.
+
+    >>> opens_thinking("<|Assistant|><think>\\n"), opens_thinking("<think>\\n\\n</think>\\n\\n")
+    (True, False)
+    """
+    return prompt.rstrip().endswith(OPEN)
+
+
+def _overlap(text: str, tag: str) -> int:
+    """The length of the longest end of `text` that is a beginning of `tag`."""
+    return next((n for n in range(min(len(text), len(tag) - 1), 0, -1) if text.endswith(tag[:n])), 0)

@@ -1,0 +1,1 @@
+"""Model references, GGUF and safetensors files, the one table of foreign names."""

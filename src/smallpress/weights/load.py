@@ -1,0 +1,166 @@
+"""A model on disk, Hugging Face folder or GGUF, seen one way: config, tokenizer, weights by our names, licence."""
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smallpress.model.config import ModelConfig
+from smallpress.run.errors import UserError
+from smallpress.tokenizer.tokenizer import Tokenizer
+from smallpress.weights.gguf import open_gguf
+from smallpress.weights.json_files import read_json_object
+from smallpress.weights.names import (
+    GGUF,
+    HF,
+    check_tensors,
+    config_from_gguf,
+    config_from_hf,
+    foreign_names,
+    from_gguf_layout,
+    gguf_architecture,
+    tensor_shapes,
+)
+from smallpress.weights.shards import open_shards
+from smallpress.weights.store import SOURCE_NOTE
+
+if TYPE_CHECKING:
+    import torch
+
+    from smallpress.model.transformer import Transformer
+
+LICENCE_FILES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE")
+MAX_LICENCE_BYTES = 1 << 20
+
+
+class ModelFiles(ABC):
+    """An opened model.
+
+    `generation` holds the token ids and sampling settings the files recommend, in Hugging Face's words; `licence` is an
+    identifier such as "apache-2.0", `licence_text` its wording, `origin` the hub's name of the model; each None where
+    the files do not say.
+    """
+
+    def __init__(self, path: Path, config: ModelConfig, generation: dict[str, Any]):
+        self.path, self.config, self.generation = path, config, generation
+        folder = path if path.is_dir() else path.parent
+        self.licence, self.origin = _licence_and_origin(folder, path.is_dir())
+        self.licence_text = _licence_text(folder) if self.licence or path.is_dir() else None
+
+    @abstractmethod
+    def tokenizer(self) -> Tokenizer:
+        """Made anew at each call."""
+
+    @abstractmethod
+    def read(self, name: str) -> NDArray[np.float32]:
+        """One tensor by our name, dequantized, as an array of its own memory."""
+
+    def tensors(self) -> Iterator[tuple[str, NDArray[np.float32]]]:
+        """(our name, fp32 array) of every tensor, read when its turn comes."""
+        return ((name, self.read(name)) for name in tensor_shapes(self.config))
+
+
+_GGUF_IDS = {"bos": "bos", "eos": "eos", "pad": "padding"}
+"""Hugging Face's word for a special id -> GGUF's."""
+
+
+class _Folder(ModelFiles):
+    def __init__(self, path: Path):
+        settings = read_json_object(path / "config.json")
+        self._shards = open_shards(path)
+        config = config_from_hf(settings, self._shards.shapes, str(path / "config.json"))
+        check_tensors(config, HF, self._shards.shapes, str(path))
+        self._names = foreign_names(config, HF)
+        recommended = path / "generation_config.json"
+        generation = read_json_object(recommended) if recommended.exists() else {}
+        ids: dict[str, Any] = {
+            key: settings[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id") if key in settings
+        }
+        super().__init__(path, config, {**ids, **generation})
+
+    def tokenizer(self) -> Tokenizer:
+        return Tokenizer.from_folder(self.path)
+
+    def read(self, name: str) -> NDArray[np.float32]:
+        return self._shards.read(self._names[name])
+
+
+class _GGUF(ModelFiles):
+    def __init__(self, path: Path):
+        self._file = open_gguf(path)
+        metadata, shapes = self._file.metadata, {name: info.shape for name, info in self._file.tensors.items()}
+        config = config_from_gguf(metadata, shapes, str(path))
+        check_tensors(config, GGUF, shapes, str(path))
+        self._names = foreign_names(config, GGUF)
+        self._architecture = gguf_architecture(metadata, str(path))
+        keys = {f"{ours}_token_id": f"tokenizer.ggml.{theirs}_token_id" for ours, theirs in _GGUF_IDS.items()}
+        super().__init__(path, config, {ours: metadata[key] for ours, key in keys.items() if key in metadata})
+        licence = metadata.get("general.license")
+        if self.licence is None and isinstance(licence, str):
+            self.licence = licence
+
+    def tokenizer(self) -> Tokenizer:
+        return Tokenizer.from_gguf(self._file.metadata)
+
+    def read(self, name: str) -> NDArray[np.float32]:
+        return from_gguf_layout(name, self._file.read(self._names[name]), self.config, self._architecture)
+
+
+def open_model(path: str | Path) -> ModelFiles:
+    """Open a Hugging Face folder or a .gguf file; its whole header is checked, no weight is read yet.
+
+    Raises UserError (FormatError where a file breaks its format) with path and reason.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"{path} does not exist", "give a model folder or a .gguf file")
+    if not path.is_dir():
+        return _GGUF(path)
+    if (path / "config.json").exists():
+        return _Folder(path)
+    ggufs = sorted(path.glob("*.gguf"))
+    if len(ggufs) != 1:
+        found = f"no config.json and {len(ggufs)} .gguf files"
+        raise UserError(f"{path} is no model folder: it has {found}", "give a model folder or one .gguf file")
+    return _GGUF(ggufs[0])
+
+
+def load_transformer(path: str | Path, dtype: "torch.dtype | None" = None) -> "Transformer":
+    """The model as a torch module on the CPU, in `dtype` (fp32 where None); one tensor is converted at a time."""
+    import torch
+
+    from smallpress.model.transformer import Transformer
+
+    files = open_model(path)
+    with torch.device("meta"):
+        model = Transformer(files.config)
+    state = {name: torch.from_numpy(np.ascontiguousarray(array)).to(dtype) for name, array in files.tensors()}
+    model.load_state_dict(state, assign=True)
+    return model
+
+
+def _licence_and_origin(folder: Path, whole_folder: bool) -> tuple[str | None, str | None]:
+    """From the note `pull` leaves, else from the head of a model card; a lone .gguf file has no card of its own."""
+    facts: dict[str, Any] = {}
+    if (folder / SOURCE_NOTE).is_file():
+        facts = read_json_object(folder / SOURCE_NOTE)
+    elif whole_folder and (folder / "README.md").is_file():
+        with open(folder / "README.md", encoding="utf-8", errors="replace") as file:
+            card = file.read(1 << 16)
+        head = re.match(r"---\n(.*?)\n---", card, re.DOTALL)
+        lines = re.findall(r"^(license|base_model): *[\"']?([^\s\"'\[\]]+)", head[1] if head else "", re.MULTILINE)
+        facts = {{"license": "licence", "base_model": "origin"}[key]: value for key, value in lines}
+    licence, origin = facts.get("licence"), facts.get("origin")
+    return licence if isinstance(licence, str) else None, origin if isinstance(origin, str) else None
+
+
+def _licence_text(folder: Path) -> str | None:
+    for name in LICENCE_FILES:
+        if (folder / name).is_file():
+            with open(folder / name, "rb") as file:
+                return file.read(MAX_LICENCE_BYTES).decode("utf-8", errors="replace")
+    return None

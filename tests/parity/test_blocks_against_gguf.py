@@ -1,0 +1,41 @@
+"""Our block decoders against those of the gguf library, on random bytes: equal bit for bit."""
+
+import gguf
+import numpy as np
+import pytest
+
+from smallpress.lowbit.blocks import FORMATS, NOT_READ, dequantize
+
+TYPES = {int(kind): kind for kind in gguf.GGMLQuantizationType}
+
+
+@pytest.mark.parametrize("type_id", FORMATS, ids=lambda type_id: FORMATS[type_id].name)
+def test_random_blocks_decode_to_the_same_bits(type_id):
+    block_format = FORMATS[type_id]
+    rng = np.random.default_rng(type_id)
+    raw = rng.integers(0, 256, (2048, block_format.block_bytes), dtype=np.uint8)
+    with np.errstate(all="ignore"):
+        theirs = gguf.dequantize(raw, TYPES[type_id]).reshape(-1)
+    ours = dequantize(block_format, raw.reshape(-1))
+    both_nan = np.isnan(ours) & np.isnan(theirs)  # random scales are sometimes no number; which NaN has no meaning
+    assert (both_nan | (ours.view(np.uint32) == theirs.view(np.uint32))).all()
+    assert not both_nan.all()
+
+
+@pytest.mark.parametrize("name", ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"])
+def test_what_the_library_quantizes_comes_back_within_half_a_step(name):
+    kind = gguf.GGMLQuantizationType[name]
+    values = np.random.default_rng(0).normal(size=(64, 32)).astype(np.float32)
+    ours = dequantize(FORMATS[int(kind)], gguf.quantize(values, kind).reshape(-1)).reshape(values.shape)
+    levels = {"Q4_0": 8, "Q4_1": 15, "Q5_0": 16, "Q5_1": 31, "Q8_0": 127}[name]
+    whole = np.abs(values).max(1) if name in ("Q4_0", "Q5_0", "Q8_0") else np.ptp(values, axis=1)
+    # The signed formats reach levels on one side only, so the far end may be a whole step off.
+    assert (np.abs(ours - values).max(1) <= 1.01 * whole / levels).all()
+
+
+def test_the_table_has_the_librarys_numbers():
+    for type_id, block_format in FORMATS.items():
+        assert TYPES[type_id].name == block_format.name
+        assert gguf.GGML_QUANT_SIZES[TYPES[type_id]] == (block_format.block_elements, block_format.block_bytes)
+    assert {TYPES[type_id].name for type_id in NOT_READ} == set(NOT_READ.values())
+    assert set(FORMATS) | set(NOT_READ) == set(TYPES)
