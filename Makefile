@@ -1,7 +1,7 @@
 # The only verbs: make help lists them.
 
 SHELL := /bin/bash
-MINUTES ?= 30
+MINUTES ?= 15
 BIN := .venv/bin
 READY := .venv/.ready
 
@@ -13,7 +13,7 @@ help: ## say what each verb does
 
 setup: $(READY) ## make .venv with everything needed to train, test and measure
 
-demo: $(READY) ## pull the model, train it for MINUTES (30) minutes, show what it learned
+demo: $(READY) ## pull the model, train it for MINUTES (15) minutes, show what it learned
 	PATH="$(CURDIR)/$(BIN):$$PATH" MINUTES="$(MINUTES)" bash runs/demo.sh
 
 check: $(READY) ## lint, formatting, types

@@ -14,12 +14,12 @@ from smallpress.engine.engine import Engine
 from smallpress.engine.torch_runner import TorchRunner
 from smallpress.optim.master import MasterWeights
 from smallpress.rl.rollout import RolloutGroup, Speech
+from smallpress.rl.run import compute_dtype
 from smallpress.rl.settings import GRPOSettings
 from smallpress.rl.trainer import Trainer
 from smallpress.tasks.example import Example, Verdict
 from smallpress.weights.load import load_transformer, open_model
 
-DTYPE = torch.bfloat16  # of the passes and the engine; the optimizer's weights are fp32
 PAGE_SIZE = 16
 
 
@@ -53,10 +53,10 @@ class CountingTrainer(Trainer):
 
 def make_trainer(workload: Workload, folder: Path) -> CountingTrainer:
     tokenizer = open_model(folder).tokenizer()
-    weights = MasterWeights(load_transformer(folder), DTYPE)
+    model = load_transformer(folder)
     longest = max(len(tokenizer.encode(q.prompt)) for step in workload.steps for q in step) + workload.max_tokens
-    n_pages = workload.n_rollouts * -(-longest // PAGE_SIZE)
-    engine = Engine(TorchRunner(weights.model, page_size=PAGE_SIZE, n_pages=n_pages, dtype=DTYPE))
+    dtype = compute_dtype("auto")
+    engine = Engine(TorchRunner(model, PAGE_SIZE, workload.n_rollouts * -(-longest // PAGE_SIZE), dtype))
     speech = Speech(
         encode=tokenizer.encode,
         decode=tokenizer.decode,
@@ -76,7 +76,7 @@ def make_trainer(workload: Workload, folder: Path) -> CountingTrainer:
         lr=workload.lr,
         steps=len(workload.steps),
     )
-    trainer = CountingTrainer(settings, weights, engine, speech, {"given": Given(workload)})
+    trainer = CountingTrainer(settings, MasterWeights(model, dtype), engine, speech, {"given": Given(workload)})
     trainer.every_group = workload.exact
     return trainer
 
@@ -106,7 +106,8 @@ def main() -> int:
         "torch": torch.__version__,
         "python": platform.python_version(),
     }
-    turns.introduce("smallpress", "default", versions, torch.get_num_threads())
+    setting = f"{trainer.weights.dtype} over fp32 weights".removeprefix("torch.")
+    turns.introduce("smallpress", setting, versions, torch.get_num_threads())
     for _ in workload.steps:
         turns.wait()
         turns.report(measured_step(trainer))

@@ -107,7 +107,8 @@ def _sampling(
 
 
 def _problems(tasks: str, data: Path | None, held_out_only: bool, n: int | None, seed: int) -> "Problems":
-    from smallpress.evaluate.problems import from_file, held_out, parse_mixture
+    from smallpress.evaluate.problems import from_file, held_out
+    from smallpress.tasks.mixture import parse_mixture
 
     if n is not None and n < 1:
         raise UserError(f"--n is {n}", "ask at least 1 question")

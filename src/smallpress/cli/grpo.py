@@ -15,7 +15,7 @@ from smallpress.run.progress import Progress, clock_time
 from smallpress.run.settings import settings_from
 
 if TYPE_CHECKING:
-    from smallpress.evaluate.result import Result
+    from smallpress.evaluate.result import Problem, Result
     from smallpress.rl.settings import GRPOSettings
     from smallpress.weights.load import ModelFiles
 
@@ -131,9 +131,8 @@ class Session:
         from smallpress.evaluate.evaluate import evaluate
         from smallpress.evaluate.problems import held_out, worked_example
         from smallpress.evaluate.result import Sampling
-        from smallpress.rl.settings import parse_tasks
 
-        problems = held_out(parse_tasks(self.settings.eval_tasks or self.settings.tasks), n, seed=0)
+        problems = held_out(self.settings.eval_pairs, n, seed=0)
         with Progress(label, total=len(problems.examples), unit="answers") as progress:
             return evaluate(
                 self.trainer.engine,
@@ -153,11 +152,10 @@ class Session:
         from smallpress.evaluate.baseline import answers_needed, baseline, load_result
         from smallpress.evaluate.problems import held_out, worked_example
         from smallpress.evaluate.result import save_json
-        from smallpress.rl.settings import parse_tasks
 
         path, settings = folder.path / "before.json", self.settings
         if not path.exists():
-            problems = held_out(parse_tasks(settings.eval_tasks or settings.tasks), settings.measure_n, seed=0)
+            problems = held_out(settings.eval_pairs, settings.measure_n, seed=0)
             total = answers_needed(len(problems.examples), 1)
             with Progress("the untrained model", total=total, unit="answers") as progress:
                 found = baseline(
@@ -212,7 +210,7 @@ class Session:
 def _three_thoughts(before: "Result", after: "Result") -> str:
     """Three held-out problems with what the model wrote before and after, the hardest of each family first."""
     old = {(problem.family, problem.key): problem for problem in before.problems}
-    shown = {}
+    shown: dict[str, Problem] = {}
     for problem in sorted(after.problems, key=lambda problem: -(problem.steps or 0)):
         shown.setdefault(problem.family, problem)
     parts = []
@@ -239,5 +237,8 @@ def _rehearse(settings: "GRPOSettings", offline: bool) -> None:
     metrics, _ = session.trainer.step()
     seconds = time.perf_counter() - began
     print(console_line(1, {key: value for key, value in metrics.items() if key in SHOWN}))
-    whole = f"{settings.steps} steps would take {clock_time(seconds * settings.steps)}" if settings.steps else ""
-    print(f"one step took {clock_time(seconds)}; {whole or f'about {int(60 * settings.minutes / seconds)} fit'}")
+    print(f"one step took {clock_time(seconds)}")
+    if settings.steps is not None:
+        print(f"{settings.steps} steps would take {clock_time(seconds * settings.steps)}")
+    if settings.minutes is not None:
+        print(f"about {int(60 * settings.minutes / seconds)} steps fit in {settings.minutes:g} minutes")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 VERBS = {
     "pull": "Download a model into the store, checked against its SHA-256.",
     "ls": "List the models in the store, and those of the catalogue that can be pulled.",
+    "run": "Talk with a model in the terminal, or ask it one question.",
     "eval": "Measure a model on held-out questions, with intervals.",
     "grpo": "Make a model reason by reinforcement learning with checkable rewards.",
     "resume": "Go on with a run that was stopped, from its newest whole checkpoint.",

@@ -146,8 +146,8 @@ class OwnAttention:
     """Rows against pages of their own.
 
     The query heads of a row are laid out block-diagonally, [H, K * D] with zeros outside each head's own kv head, so
-    that one product a row serves all heads, in the order the pages are stored. The last column of the scores never
-    belongs to a token (`Own` leaves room) and takes the shared part.
+    that one product a row serves all heads, in the order the pages are stored. The last place never belongs to a token
+    (`Own` leaves room): its score is the shared part's and its value is zero, for that part is added by itself.
     """
 
     def __init__(self, plan: Own, kv: Tensor, keeps: bool):
@@ -157,6 +157,7 @@ class OwnAttention:
         self.tables_RP = torch.from_numpy(plan.tables_RP).to(kv.device)
         self.keeps, self.gathers = keeps, True
         self.kept: dict[int, Pair] = {}
+        self.q_RKJKD: Tensor | None = None  # zero off the diagonal, which is written anew in each layer
 
     def has_room(self, lengths_S: np.ndarray) -> bool:
         return bool(((lengths_S - self.plan.n_shared)[self.plan.rows_R] < self.S).all())
@@ -165,7 +166,8 @@ class OwnAttention:
         """Set how much each row reads and, after the first step, where each new key goes."""
         device, self.gathers = self.kv.device, first
         lengths_R = lengths_S[self.plan.rows_R] - self.plan.n_shared[self.plan.rows_R]
-        self.bias_R1S = _bias(np.arange(self.S) >= lengths_R[:, None], self.kv)[:, None]
+        self.outside_RS = np.arange(self.S) >= lengths_R[:, None]
+        self.bias_RHS: Tensor | None = None
         rows_R = row_of_slot[self.plan.rows_R]
         live = np.flatnonzero(rows_R >= 0)
         self.new_places = torch.from_numpy(live * self.S + lengths_R[live] - 1).to(device)
@@ -177,23 +179,33 @@ class OwnAttention:
         k_RSX, v_RSX = self._keys_and_values(layer, pages, new)  # X = K * D
         K = k_RSX.shape[-1] // D
         J = H // K
-        q_RKJKD = q_RHD.new_zeros(R, K, J, K, D)
-        q_RKJKD.diagonal(dim1=1, dim2=3).copy_(q_RHD.view(R, K, J, D).permute(0, 2, 3, 1))
-        products_RHS = torch.bmm(q_RKJKD.view(R, H, K * D), k_RSX.transpose(1, 2))
-        scores_RHS = torch.add(self.bias_R1S, products_RHS, alpha=D**-0.5)
+        if self.q_RKJKD is None:
+            self.q_RKJKD = q_RHD.new_zeros(R, K, J, K, D)
+        self.q_RKJKD.diagonal(dim1=1, dim2=3).copy_(q_RHD.view(R, K, J, D).permute(0, 2, 3, 1))
+        products_RHS = torch.bmm(self.q_RKJKD.view(R, H, K * D), k_RSX.transpose(1, 2))
+        scores_RHS = torch.add(self._bias_for(H), products_RHS, alpha=D**-0.5)
         if base is not None:
             scores_RHS[:, :, -1] = base[1]
         probs_RHS = scores_RHS.softmax(-1)
-        if base is not None:
-            share_RH1 = probs_RHS[:, :, -1:].clone()
-            probs_RHS[:, :, -1] = 0
-        out_RKJKD = torch.bmm(probs_RHS, v_RSX).view(R, K, J, K, D)
-        out_RHD = out_RKJKD.diagonal(dim1=1, dim2=3).permute(0, 3, 1, 2).reshape(R, H, D)
-        return out_RHD if base is None else torch.addcmul(out_RHD, base[0], share_RH1)
+        products_RKJKD = torch.bmm(probs_RHS, v_RSX).view(R, K, J, K, D)
+        own_RKJD = products_RKJKD.diagonal(dim1=1, dim2=3).permute(0, 3, 1, 2)
+        if base is None:
+            return own_RKJD.reshape(R, H, D)
+        share_RKJ1 = probs_RHS[:, :, -1:].view(R, K, J, 1)
+        out_RHD = torch.empty_like(q_RHD, memory_format=torch.contiguous_format)
+        torch.addcmul(own_RKJD, base[0].view(R, K, J, D), share_RKJ1, out=out_RHD.view(R, K, J, D))
+        return out_RHD
+
+    def _bias_for(self, H: int) -> Tensor:
+        """[R, H, S], written out: adding it so is several times as fast as broadcasting."""
+        if self.bias_RHS is None:
+            self.bias_RHS = _bias(self.outside_RS, self.kv)[:, None].repeat(1, H, 1)
+        return self.bias_RHS
 
     def _keys_and_values(self, layer: int, pages: Tensor, new: Pair) -> Pair:
         if self.gathers:
             pair = gather_pages(pages[0], self.tables_RP), gather_pages(pages[1], self.tables_RP)
+            pair[1][:, -1] = 0
             if self.keeps:
                 self.kept[layer] = pair
             return pair

@@ -111,8 +111,9 @@ class Engine:
         try:
             pieces = self._compute(step)
         except BaseException:
-            # Pages published for this step were never filled. Whoever catches may go on stepping.
+            # Pages published for this step were perhaps not filled. Whoever catches may go on stepping.
             self.scheduler.restart()
+            self.runner.reset()
             raise
         self._n_steps += 1
         self._busy_seconds += time.perf_counter() - began

@@ -88,6 +88,7 @@ class PackedTransformer:
                 )
             return Linear(weight.to(self.dtype), None if bias is None else bias.to(self.dtype), packed)
 
+        self.eps = torch.tensor(self.config.norm_eps, device=named["embed.weight"].device)
         self.embed_VM = named["embed.weight"].detach().to(self.dtype, copy=True)
         self.blocks = []
         for i in range(self.config.n_layers):
@@ -107,16 +108,19 @@ class PackedTransformer:
         """Hidden states after the final norm, its weight left to the head; [N, M]."""
         heads = self.config.attention
         H, K, D = heads.n_heads, heads.n_kv_heads, heads.head_dim
+        N = len(ids_N)
         cos, sin = rope_tables(positions_N, D, self.config.rope_theta, self.dtype)
-        cos_N1D, sin_N1D = torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
+        # Written out for every head, [N, (H + K) * D]: one flat product is twice as fast as a broadcast one.
+        cos_NX, sin_NX = (torch.cat((a, b), -1).expand(N, H + K, D).flatten(1) for a, b in ((cos, cos), (-sin, sin)))
         x_NM = self.embed_VM[ids_N].float()
         for layer, block in enumerate(self.blocks):
-            qkv_NXD = block.qkv(self._norm(x_NM)).view(len(x_NM), -1, D)
-            qk_NXD = qkv_NXD[:, : H + K]
-            left, right = qk_NXD.chunk(2, dim=-1)
-            qk_NXD = torch.addcmul(qk_NXD * cos_N1D, torch.cat((right, left), dim=-1), sin_N1D)
-            out_NHD = attend(layer, qk_NXD[:, :H], qk_NXD[:, H:], qkv_NXD[:, H + K :])
-            x_NM += block.o(out_NHD.reshape(len(x_NM), -1))
+            qkv_NX = block.qkv(self._norm(x_NM))
+            qk_NX = qkv_NX[:, : (H + K) * D]
+            swapped_NX = qk_NX.view(N, H + K, 2, D // 2).roll(1, 2).view(N, -1)
+            qk_NXD = torch.addcmul(qk_NX * cos_NX, swapped_NX, sin_NX).view(N, -1, D)
+            v_NKD = qkv_NX.view(N, -1, D)[:, H + K :]
+            out_NHD = attend(layer, qk_NXD[:, :H], qk_NXD[:, H:], v_NKD)
+            x_NM += block.o(out_NHD.reshape(N, -1))
             normed_NM = self._norm(x_NM)
             x_NM += block.down(block.up.times(normed_NM, block.gate.silu(normed_NM)))
         return self._norm(x_NM)
@@ -126,6 +130,6 @@ class PackedTransformer:
 
     def _norm(self, x_NM: Tensor) -> Tensor:
         """x / sqrt(mean(x^2) + eps), in the dtype of the products."""
-        inverse_N1 = torch.linalg.vector_norm(x_NM, dim=-1, keepdim=True).square_()
-        inverse_N1.mul_(1 / x_NM.shape[-1]).add_(self.config.norm_eps).rsqrt_()
-        return torch.mul(x_NM, inverse_N1, out=torch.empty_like(x_NM, dtype=self.dtype))
+        norm_N1 = torch.linalg.vector_norm(x_NM, dim=-1, keepdim=True)
+        inverse_N1 = torch.addcmul(self.eps, norm_N1, norm_N1, value=1 / x_NM.shape[-1]).rsqrt_()
+        return (x_NM * inverse_N1).to(self.dtype)

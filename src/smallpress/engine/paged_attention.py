@@ -11,20 +11,16 @@ from smallpress.engine.decode_attention import DecodeAttention, gather_pages
 class PagedAttention:
     """`Attend` for one step. `kv` is [n_layers, 2, n_pages, page_size, K * D]: keys, then values.
 
-    All tokens are written first; then all decode rows attend together and each prefill on its own. `last` is the
-    `decode` of the step before, whose gathered keys may serve again.
+    All tokens are written first; then all decode rows attend together and each prefill on its own.
     """
 
-    def __init__(self, kv: Tensor, batch: Batch, J: int, last: DecodeAttention | None = None):
+    def __init__(self, kv: Tensor, batch: Batch, J: int, decode: DecodeAttention | None):
         if batch.copies_2C.size:
             source, target = torch.from_numpy(batch.copies_2C.copy()).to(kv.device)
             kv[:, :, target] = kv[:, :, source]
         self.kv = kv
         self.slots_N = torch.from_numpy(batch.slots_N).to(kv.device)
-        self.n_decode = len(batch.lengths_B)
-        self.decode: DecodeAttention | None = None
-        if self.n_decode:
-            self.decode = last if last is not None and last.go_on(batch) else DecodeAttention(batch, kv)
+        self.n_decode, self.decode = len(batch.lengths_B), decode
         self.prefills = [PrefillAttention(prefill, kv, J) for prefill in batch.prefills]
 
     def __call__(self, layer: int, q_NHD: Tensor, k_NKD: Tensor, v_NKD: Tensor) -> Tensor:

@@ -33,33 +33,42 @@ class TorchRunner:
         self.vocab_size, self.max_seq_len = config.vocab_size, config.max_seq_len
         self.shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
         self.model = PackedTransformer(config, dtype, dict(model.named_parameters()))
-        # Zeros, not garbage: a masked place still multiplies its value by a weight of zero, and 0 * NaN is NaN.
-        self.kv = torch.zeros(
-            (config.n_layers, 2, n_pages, page_size, config.attention.n_kv_heads * config.attention.head_dim),
-            dtype=dtype,
-            device=self.model.embed_VM.device,
-        )
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all keys and values, and which requests they were of.
+
+        Pages begin as zeros, not as garbage, and a failed step may have left NaN in them: a masked place still
+        multiplies its value by a weight of zero, and 0 * NaN is NaN.
+        """
+        heads = self.config.attention
+        shape = (self.config.n_layers, 2, self.n_pages, self.page_size, heads.n_kv_heads * heads.head_dim)
+        self.kv = torch.zeros(shape, dtype=self.model.dtype, device=self.model.embed_VM.device)
         self.decode: DecodeAttention | None = None
 
     @torch.inference_mode()
     def run(self, batch: Batch) -> Tensor:
         """Logits [R, V] of the rows that `batch.logit_rows_R` names, in the runner's dtype."""
         device = self.kv.device
-        heads = self.config.attention
-        last, self.decode = self.decode, None  # a step that fails leaves nothing to go on with
-        attend = PagedAttention(self.kv, batch, heads.n_heads // heads.n_kv_heads, last)
+        device, heads = self.kv.device, self.config.attention
+        decode = self._decode_rows(batch)
+        attend = PagedAttention(self.kv, batch, heads.n_heads // heads.n_kv_heads, decode)
         ids_N, positions_N = (torch.from_numpy(array).to(device) for array in (batch.ids_N, batch.positions_N))
         hidden_NM = self.model(ids_N, positions_N, attend)
-        self.decode = attend.decode
+        self.decode = decode
         if len(batch.logit_rows_R) == 0:  # every prompt of the step goes on in the next
             return hidden_NM.new_empty(0, self.vocab_size)
         if len(batch.logit_rows_R) != len(hidden_NM):
             hidden_NM = hidden_NM.index_select(0, torch.from_numpy(batch.logit_rows_R).to(device))
         return self.model.logits(hidden_NM)
 
-    def reset(self) -> None:
-        """A new engine numbers its requests anew: keep nothing that goes by those numbers."""
-        self.decode = None
+    def _decode_rows(self, batch: Batch) -> DecodeAttention | None:
+        """What the last step's decode rows go on with, or a fresh start. A step that fails leaves nothing behind."""
+        decode, self.decode = self.decode, None
+        if decode is not None and decode.go_on(batch):
+            return decode
+        del decode  # its memory is for the new one
+        return DecodeAttention(batch, self.kv) if len(batch.lengths_B) else None
 
     @torch.inference_mode()
     def sample(
@@ -79,4 +88,4 @@ class TorchRunner:
             if named[name].shape != shape:
                 raise UserError(f"{name} has shape {tuple(named[name].shape)}", f"it must be {tuple(shape)}")
         self.model.load(named)
-        self.reset()
+        self.decode = None

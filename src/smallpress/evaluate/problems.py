@@ -1,6 +1,5 @@
 """Which questions are asked: held-out ones of families and levels, or those of a file."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
@@ -10,7 +9,7 @@ from random import Random
 from smallpress.run.errors import UserError
 from smallpress.run.seeds import derive_seed
 from smallpress.tasks.files import FileTask, read_problems
-from smallpress.tasks.task import TASKS, Example, Task, find_task, held_out_set, split_of, worked_completion
+from smallpress.tasks.task import TASKS, Example, Task, held_out_set, split_of, worked_completion
 
 N_FROM_TASKS = 200
 
@@ -21,30 +20,6 @@ class Problems:
 
     examples: Sequence[Example]
     tasks: Mapping[str, Task]
-
-
-def parse_mixture(words: str) -> list[tuple[str, int]]:
-    """Families with a level, with levels, or with all they have, as (family, level) pairs, none twice.
-
-    >>> parse_mixture("chained_sum:3-4,addition:2")
-    [('chained_sum', 3), ('chained_sum', 4), ('addition', 2)]
-    """
-    pairs: dict[tuple[str, int], None] = {}
-    for spec in filter(None, (part.strip() for part in words.split(","))):
-        name, colon, levels = spec.partition(":")
-        known = find_task(name).levels
-        bounds = re.fullmatch(r"(\d{1,6})(?:-(\d{1,6}))?", levels)
-        if bounds:
-            first, last = int(bounds[1]), int(bounds[2] or bounds[1])
-            chosen = [level for level in known if first <= level <= last]
-        else:
-            chosen = [] if colon else list(known)
-        if not chosen:
-            raise UserError(f"{spec!r} names no level of {name}", f"it has the levels {', '.join(map(str, known))}")
-        pairs |= {(name, level): None for level in chosen}
-    if not pairs:
-        raise UserError("no task is named", "give --tasks, for example chained_sum:3-5,word_problem")
-    return list(pairs)
 
 
 def held_out(mixture: Sequence[tuple[str, int]], n: int | None = None, seed: int = 0) -> Problems:

@@ -75,8 +75,9 @@ class PackedCausal:
     def __call__(self, layer: int, q_NHD: Tensor, k_NKD: Tensor, v_NKD: Tensor) -> Tensor:
         assert len(q_NHD) == self.tree.n_tokens, f"{len(q_NHD)=} but the tree holds {self.tree.n_tokens} tokens"
         first, *rest = zip(q_NHD.split(self.lens), k_NKD.split(self.lens), v_NKD.split(self.lens), strict=True)
-        q, *prefix = (x[None] for x in first)
-        outs = [_attend(q, *prefix, self.prefix_bias)[0]] if self.tree.prefix_len else []
+        q_1SHD, k_1SKD, v_1SKD = (x[None] for x in first)
+        prefix = (k_1SKD, v_1SKD)
+        outs = [_attend(q_1SHD, k_1SKD, v_1SKD, self.prefix_bias)[0]] if self.tree.prefix_len else []
         for plan, (q_P, k_P, v_P), completions in zip(self.plans, rest[::2], rest[1::2], strict=True):
             k_1SKD, v_1SKD = (torch.cat((old, new[None]), 1) for old, new in zip(prefix, (k_P, v_P), strict=True))
             outs.append(_attend(q_P[None], k_1SKD, v_1SKD, plan.prompt_bias)[0])
@@ -115,7 +116,7 @@ def _causal_bias(T: int, S: int, dtype: torch.dtype, device: torch.device | str)
 
 
 def _attend(q_BTHD: Tensor, k_BSKD: Tensor, v_BSKD: Tensor, bias_TS: Tensor) -> Tensor:
-    """Attention with an additive mask; J = H / K query heads lie along the time axis, so that keys are never repeated."""
+    """Attention with an additive mask; J = H / K query heads lie along the time axis, so keys are never repeated."""
     B, T, H, D = q_BTHD.shape
     S, K = k_BSKD.shape[1:3]
     J = H // K

@@ -1,5 +1,7 @@
 """Root-mean-square layer norm."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -13,6 +15,26 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(dim))
 
     def forward(self, x_NM: Tensor) -> Tensor:
+        return _RMSNorm.apply(x_NM, self.weight, self.eps)
+
+
+class _RMSNorm(torch.autograd.Function):
+    """Keeps x and one number a row for the backward pass, where autograd's own would keep four arrays of x's size."""
+
+    @staticmethod
+    def forward(ctx: Any, x_NM: Tensor, weight_M: Tensor, eps: float) -> Tensor:
         wide_NM = x_NM.float()
-        inverse_N1 = torch.rsqrt(wide_NM.square().mean(-1, keepdim=True) + self.eps)
-        return (wide_NM * inverse_N1).to(x_NM.dtype) * self.weight
+        inverse_N1 = torch.rsqrt(wide_NM.square().mean(-1, keepdim=True) + eps)
+        ctx.save_for_backward(x_NM, weight_M, inverse_N1)
+        return (wide_NM * inverse_N1).to(x_NM.dtype) * weight_M
+
+    @staticmethod
+    def backward(ctx: Any, grad_NM: Tensor) -> tuple[Tensor, Tensor, None]:
+        """With n = x / rms(x): dx = (g w - n mean(g w n)) / rms(x), dw = sum over rows of g n."""
+        x_NM, weight_M, inverse_N1 = ctx.saved_tensors
+        normed_NM = x_NM * inverse_N1
+        grad_weight_M = (grad_NM * normed_NM).sum(0)
+        weighted_NM = (grad_NM * weight_M).float()
+        inner_N1 = (weighted_NM * normed_NM).mean(-1, keepdim=True)
+        grad_x_NM = weighted_NM.sub_(normed_NM.mul_(inner_N1)).mul_(inverse_N1)
+        return grad_x_NM.to(x_NM.dtype), grad_weight_M.to(weight_M.dtype), None

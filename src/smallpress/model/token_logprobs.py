@@ -19,13 +19,17 @@ class _TokenLogprobs(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         logprobs, entropies, norms = [], [], []
         for hidden, ids in zip(hidden_NM.split(CHUNK), ids_N.split(CHUNK), strict=True):
-            logits = (hidden @ head_VM.T).float().div_(temperature)
-            norm = logits.logsumexp(-1)
+            logits = _logits(hidden, head_VM, temperature)
+            peak_N1 = logits.amax(-1, keepdim=True)
+            logits -= peak_N1
             chosen = logits.gather(-1, ids[:, None])[:, 0]
-            logprobs.append(chosen - norm)
-            probs = (logits - norm[:, None]).exp_()
-            entropies.append(norm - probs.mul_(logits).sum(-1))
-            norms.append(norm)
+            odds = logits.exp()
+            total = odds.sum(-1)
+            mean_logit = torch.bmm(odds[:, None], logits[:, :, None]).flatten() / total  # under the softmax
+            log_total = total.log()
+            logprobs.append(chosen - log_total)
+            entropies.append(log_total - mean_logit)
+            norms.append(peak_N1[:, 0] + log_total)
         norm_N = torch.cat(norms)
         ctx.save_for_backward(hidden_NM, head_VM, ids_N, norm_N)
         ctx.temperature = temperature
@@ -34,20 +38,25 @@ class _TokenLogprobs(torch.autograd.Function):
         return torch.cat(logprobs), entropy_N
 
     @staticmethod
-    def backward(ctx: Any, grad_N: Tensor, _: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad_N: Tensor, _: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         hidden_NM, head_VM, ids_N, norm_N = ctx.saved_tensors
         grad_hidden = torch.empty_like(hidden_NM)
         grad_head = torch.zeros(head_VM.shape, dtype=torch.float32, device=head_VM.device)
         scaled_N = grad_N / ctx.temperature
         for start in range(0, len(ids_N), CHUNK):
             rows = slice(start, start + CHUNK)
-            logits = (hidden_NM[rows] @ head_VM.T).float().div_(ctx.temperature)
+            logits = _logits(hidden_NM[rows], head_VM, ctx.temperature)
             grad_logits = logits.sub_(norm_N[rows, None]).exp_().mul_(-scaled_N[rows, None])
             grad_logits.scatter_add_(1, ids_N[rows, None], scaled_N[rows, None])
             narrow = grad_logits.to(hidden_NM.dtype)
             grad_hidden[rows] = narrow @ head_VM
             grad_head += narrow.T @ hidden_NM[rows]
         return grad_hidden, grad_head.to(head_VM.dtype), None, None
+
+
+def _logits(hidden_NM: Tensor, head_VM: Tensor, temperature: float) -> Tensor:
+    """[N, V] in fp32, divided by the temperature in the same pass that widens them."""
+    return (hidden_NM @ head_VM.T) * torch.full((1, 1), 1 / temperature, device=hidden_NM.device)
 
 
 def token_logprobs(

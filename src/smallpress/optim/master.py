@@ -81,6 +81,7 @@ class MasterWeights:
                 for key in ("step", "exp_avg", "exp_avg_sq")
                 if f"adamw/{key}/{name}" in tensors
             }
+            self.optimizer.state.pop(parameter, None)  # of steps that `tensors` has not taken
             if state:
                 self.optimizer.state[parameter] = state
         self.forget_gradient()

@@ -1,4 +1,4 @@
-"""What tells that a rising reward is not a rising skill. An alarm is a sentence for the person, never a silent change."""
+"""What tells that a rising reward is no rising skill. An alarm is a sentence for the person, never a silent change."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -43,6 +43,8 @@ class Alarms:
         if metrics.get("skipped", 0.0):
             self.n_skipped += 1
             found.append(f"a step was skipped (NaN or a gradient spike): {self.n_skipped} so far")
+        if metrics.get("skipped_groups", 0.0):
+            found.append(f"{metrics['skipped_groups']:.0f} groups were left out: a reward part gave NaN or infinity")
         if "eval/accuracy" in metrics and self.rewards:
             recent = list(self.rewards)[-self.WINDOW :]
             self.evals.append((metrics["eval/accuracy"], sum(recent) / len(recent)))
@@ -66,7 +68,7 @@ class Alarms:
         }
 
     def restore(self, state: dict) -> None:
-        self.lengths.extend(state["lengths"])
-        self.rewards.extend(state["rewards"])
+        self.lengths = deque(state["lengths"], maxlen=5 * self.WINDOW)
+        self.rewards = deque(state["rewards"], maxlen=5 * self.WINDOW)
         self.evals = [tuple(pair) for pair in state["evals"]]
         self.n_skipped = state["n_skipped"]

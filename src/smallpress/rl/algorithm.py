@@ -1,4 +1,4 @@
-"""What an algorithm is: advantages from rewards, an objective per token, a weight per token. The trainer is blind to which."""
+"""What an algorithm is: advantages from rewards, an objective and a weight per token; the trainer asks no more."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -35,23 +35,33 @@ class Terms:
         return (sums / torch.bincount(self.rollout_P, minlength=n))[self.rollout_P]
 
 
+Objective = Callable[[Terms, Clip], tuple[Tensor, Tensor]]
+"""(terms, clip) -> [P] what each token adds to J, and [P] where the clip holds it: -1 below, 1 above, 0 nowhere."""
+
+
 @dataclass(frozen=True, slots=True)
 class Algorithm:
-    """`token_weights(lens, max_tokens)` gives one weight for each rollout of a step: the loss is the sum over its tokens
-    of -weight * objective, so the weights say whether rollouts, tokens or nothing is averaged."""
+    """`token_weights(lens, max_tokens)` gives one weight for each rollout of an update: the loss is the sum over its
+    tokens of -weight * objective, so the weights say whether rollouts, tokens or nothing is averaged."""
 
     advantages: Callable[[Sequence[float]], list[float]]
-    objective: Callable[[Terms, Clip], Tensor]
+    objective: Objective
     token_weights: Callable[[Sequence[int], int], list[float]]
     clip: Clip
     dynamic_sampling: bool = False  # draw new prompts in place of groups that agree
 
 
-def clipped(terms: Terms, clip: Clip) -> Tensor:
-    """[P]: min(r A, clip(r, 1 - low, 1 + high) A), the pessimistic bound of PPO (Schulman et al. 2017, eq. 7)."""
-    ratio_P = terms.ratio()
+def clipped(terms: Terms, clip: Clip) -> tuple[Tensor, Tensor]:
+    """`pessimistic` over each token's own ratio."""
+    return pessimistic(terms.ratio(), terms.advantages_P, clip)
+
+
+def pessimistic(ratio_P: Tensor, advantages_P: Tensor, clip: Clip) -> tuple[Tensor, Tensor]:
+    """min(r A, clip(r, 1 - low, 1 + high) A), the bound of PPO (Schulman et al. 2017, eq. 7), and where it cuts."""
     bounded_P = ratio_P.clamp(1 - clip.low, 1 + clip.high)
-    return torch.minimum(ratio_P * terms.advantages_P, bounded_P * terms.advantages_P)
+    free_P, cut_P = ratio_P * advantages_P, bounded_P * advantages_P
+    held_P = torch.sign(ratio_P - bounded_P).detach() * (cut_P < free_P)
+    return torch.minimum(free_P, cut_P), held_P
 
 
 def mean_of_rollout_means(lens: Sequence[int], max_tokens: int) -> list[float]:
@@ -64,7 +74,7 @@ def mean_of_rollout_means(lens: Sequence[int], max_tokens: int) -> list[float]:
 
 
 def mean_of_tokens(lens: Sequence[int], max_tokens: int) -> list[float]:
-    """1 / (number of tokens in the step): each token counts once.
+    """1 / (number of tokens in the update): each token counts once.
 
     >>> mean_of_tokens([1, 4], max_tokens=8)
     [0.2, 0.2]

@@ -12,10 +12,11 @@ from smallpress.rl.advantage import normalized
 from smallpress.rl.algorithm import Algorithm, Clip, Terms, mean_of_tokens
 
 
-def capped_reinforce(terms: Terms, clip: Clip) -> Tensor:
-    """[P]: a REINFORCE term whose weight carries no gradient."""
-    weight_P = terms.ratio().detach().clamp(max=clip.high)
-    return weight_P * terms.advantages_P * terms.policy_logprobs_P
+def capped_reinforce(terms: Terms, clip: Clip) -> tuple[Tensor, Tensor]:
+    """A REINFORCE term whose weight carries no gradient, and where that weight is capped."""
+    ratio_P = terms.ratio().detach()
+    objective_P = ratio_P.clamp(max=clip.high) * terms.advantages_P * terms.policy_logprobs_P
+    return objective_P, (ratio_P > clip.high).float()
 
 
 CISPO = Algorithm(normalized, capped_reinforce, mean_of_tokens, Clip(float("inf"), 5.0))

@@ -20,8 +20,8 @@ def k3(policy_logprobs_P: Tensor, ref_logprobs_P: Tensor) -> Tensor:
 def sampler_weights(old_logprobs_P: Tensor, sampler_logprobs_P: Tensor, cap: float) -> Tensor:
     """[P]: min(pi_old / pi_sampler, cap), truncated importance weights (Yao et al. 2025, TIS).
 
-    The engine computes with other roundings than the trainer (another batch, maybe 8 bits): a token drawn from pi_sampler
-    is counted as if drawn from pi_old.
+    The engine rounds otherwise than the trainer (another batch, maybe 8 bits): a token drawn from pi_sampler is counted
+    as if drawn from pi_old.
     """
     return (old_logprobs_P - sampler_logprobs_P).exp().clamp(max=cap)
 
@@ -43,14 +43,13 @@ def token_losses(
     ref_logprobs_P: Tensor | None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """[P] losses, still to be weighted, and [P] arrays for the log under their metric names."""
-    objective_P = algorithm.objective(terms, clip)
+    objective_P, held_P = algorithm.objective(terms, clip)
     loss_P = -objective_P * sampler_weights(terms.old_logprobs_P, sampler_logprobs_P, leash.sampler_cap)
     with torch.no_grad():
-        ratio_P, gap_P = terms.ratio(), terms.old_logprobs_P - sampler_logprobs_P
-        gains_P = terms.advantages_P > 0
+        gap_P = terms.old_logprobs_P - sampler_logprobs_P
         log = {
-            "clip_ratio/low_mean": ((ratio_P < 1 - clip.low) & ~gains_P).float(),
-            "clip_ratio/high_mean": ((ratio_P > 1 + clip.high) & gains_P).float(),
+            "clip_ratio/low_mean": (held_P < 0).float(),
+            "clip_ratio/high_mean": (held_P > 0).float(),
             "sampling/logp_difference/mean": gap_P.abs(),
             "sampling/importance_ratio/mean": gap_P.exp(),
         }

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from os.path import commonprefix
 
 import torch
 from torch import Tensor
@@ -78,7 +77,7 @@ def _split(group: TrainedGroup, token_budget: int) -> list[TrainedGroup]:
 
 def _lay_out(groups: Sequence[TrainedGroup]) -> MicroBatch:
     # Every group keeps at least one prompt token of its own: its last row predicts the first tokens of its rollouts.
-    prefix = commonprefix([group.prompt_ids[:-1] for group in groups])
+    prefix = _common_start([group.prompt_ids[:-1] for group in groups])
     ids, rows, rollouts, layout = list(prefix), [], [], []
     for group in groups:
         ids += group.prompt_ids[len(prefix) :]
@@ -89,18 +88,25 @@ def _lay_out(groups: Sequence[TrainedGroup]) -> MicroBatch:
             rollouts.append(rollout)
         lens = tuple(len(rollout.ids) - 1 for rollout in group.rollouts)
         layout.append(Group(len(group.prompt_ids) - len(prefix), lens))
-    lens = torch.tensor([len(rollout.ids) for rollout in rollouts])
+    lens_R = torch.tensor([len(rollout.ids) for rollout in rollouts])
 
     def spread(values: list[float]) -> Tensor:
-        return torch.tensor(values, dtype=torch.float32).repeat_interleave(lens)
+        return torch.tensor(values, dtype=torch.float32).repeat_interleave(lens_R)
 
     return MicroBatch(
         tree=TokenTree(tuple(layout), len(prefix)),
         ids_N=torch.tensor(ids),
         rows_P=torch.tensor(rows),
         targets_P=torch.tensor([id for rollout in rollouts for id in rollout.ids]),
-        rollout_P=torch.arange(len(rollouts)).repeat_interleave(lens),
+        rollout_P=torch.arange(len(rollouts)).repeat_interleave(lens_R),
         sampler_logprobs_P=torch.tensor([lp for rollout in rollouts for lp in rollout.sampler_logprobs]),
         advantages_P=spread([rollout.advantage for rollout in rollouts]),
         weights_P=spread([rollout.weight for rollout in rollouts]),
     )
+
+
+def _common_start(sequences: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """The longest beginning that all share: it is one of the smallest and of the largest in dictionary order."""
+    low, high = min(sequences), max(sequences)
+    n = next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), min(len(low), len(high)))
+    return low[:n]

@@ -53,22 +53,25 @@ def accumulate(
 
 
 class SpikeGuard:
-    """Decides whether a step may be taken: not on NaN, nor on a gradient far longer than the recent ones."""
+    """Decides whether a step may be taken: not on NaN, nor on a gradient far longer than the recent ones.
+
+    Far longer: FACTOR times their median, or `max_norm`, to which gradients are cut, where the median is below it (a
+    group that agrees leaves only the KL term, whose gradient is nearly nothing). Every finite length is remembered, a
+    refused one too: a median shrugs off single spikes, and a gradient that has grown for good becomes the rule.
+    """
 
     MEMORY, FACTOR, NEEDED = 50, 20.0, 10
 
-    def __init__(self, lengths: Sequence[float] = ()):
-        self.lengths = list(lengths)
+    def __init__(self, max_norm: float, lengths: Sequence[float] = ()):
+        self.max_norm, self.lengths = max_norm, list(lengths)
 
     def admits(self, grad_norm: float) -> bool:
-        """Take in one gradient length; False if the step must be skipped. A spike is not remembered as normal."""
+        """Take in one gradient length; False if the step must be skipped."""
         if not math.isfinite(grad_norm):
             return False
         recent = sorted(self.lengths)
-        if len(recent) >= self.NEEDED and grad_norm > self.FACTOR * recent[len(recent) // 2]:
-            return False
         self.lengths = [*self.lengths, grad_norm][-self.MEMORY :]
-        return True
+        return len(recent) < self.NEEDED or grad_norm <= self.FACTOR * max(recent[len(recent) // 2], self.max_norm)
 
 
 @torch.no_grad()

@@ -41,17 +41,18 @@ def answer_tag(rollout: Judged) -> float:
     return float(has_answer_tag(rollout.text))
 
 
-_WORD = re.compile(r"[^\W\d_]+")
+_TAG = re.compile(r"</?\w+>")
+_WORD = re.compile(r"[\u4e00-\u9fff]|[^\W\d_\u4e00-\u9fff]+")
 
 
 def language(rollout: Judged) -> float:
     """Words of the question's script over all words (DeepSeek-R1, section 2.3.2): 1 where the language never changes.
 
-    Han characters count one word each. A text without words changes nothing: 1.
+    Han characters count one word each, tags such as <think> none. A text without words changes nothing: 1.
     """
-    words = [w for word in _WORD.findall(rollout.text) for w in (word if _is_han(word[0]) else [word])]
+    words = _WORD.findall(_TAG.sub(" ", rollout.text))
     chinese = any(_is_han(char) for char in rollout.example.prompt)
-    same = sum(_is_han(word[0]) if chinese else word.isascii() for word in words)
+    same = sum(_is_han(word) if chinese else word.isascii() for word in words)
     return same / len(words) if words else 1.0
 
 

@@ -1,5 +1,6 @@
 """Prompts in, judged groups of completions out."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -39,6 +40,11 @@ class RolloutGroup:
     def degenerate(self) -> bool:
         """All rewards equal: no advantage, no gradient."""
         return len(set(self.rewards)) == 1
+
+    @property
+    def sound(self) -> bool:
+        """Every reward is a number. One NaN would make NaN of its siblings' advantages too."""
+        return all(math.isfinite(reward) for reward in self.rewards)
 
 
 @dataclass(frozen=True, slots=True)

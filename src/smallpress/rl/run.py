@@ -21,10 +21,10 @@ Say = Callable[[str], None]
 
 
 class Run:
-    """`go` may be killed at any moment: what it did since the last checkpoint is done again, bit for bit, by the next."""
+    """`go` may be killed at any moment: what it did since the last checkpoint the next one does again, bit for bit."""
 
     def __init__(self, folder: RunFolder, trainer: Trainer, measure: Measure, used: float = 0.0, reserve: float = 0.0):
-        """`used` seconds went by before the first step and `reserve` are needed after the last: `minutes` holds them."""
+        """`used` seconds went by before the first step, `reserve` are needed after the last; `minutes` holds both."""
         self.folder, self.trainer, self.measure = folder, trainer, measure
         self.seconds, self.reserve = used, reserve
 

@@ -7,6 +7,7 @@ from pydantic import Field, field_validator, model_validator
 from smallpress.rl.reward import PARTS
 from smallpress.run.errors import UserError
 from smallpress.run.settings import Settings, nearest
+from smallpress.tasks.mixture import parse_mixture
 
 TRL_NAMES = {
     "learning_rate": "lr",
@@ -22,14 +23,14 @@ class GRPOSettings(Settings):
     """One run of reinforcement learning with checkable rewards."""
 
     model: str
-    tasks: tuple[str, ...] = Field(min_length=1)  # "family:level" or "family:first-last"
+    tasks: tuple[str, ...] = Field(min_length=1)  # "family", "family:level" or "family:first-last"
     seed: int = 0
 
     # what is asked
     form: Literal["chat", "r1_zero", "r1_zero_example"] = "r1_zero_example"
     prompts_per_step: int = Field(8, ge=1)
     group_size: int = Field(8, ge=2)
-    temperature: float = Field(1.0, gt=0)
+    temperature: float = Field(1.0, ge=1e-3, le=1e3)
     max_tokens: int = Field(64, ge=1)
 
     # what is learned
@@ -40,7 +41,7 @@ class GRPOSettings(Settings):
     ref_reset_every: int = Field(400, ge=1)  # steps until the policy becomes its own reference
     sampler_cap: float = Field(2.0, gt=0)  # of the importance weight between trainer and sampler
     updates_per_rollout: int = Field(1, ge=1)
-    rewards: dict[str, float] = {"accuracy": 1.0, "format": 1.0}
+    rewards: dict[str, float] = Field(default_factory=lambda: {"accuracy": 1.0, "format": 1.0})
 
     # how fast
     lr: float = Field(1e-6, gt=0)
@@ -73,6 +74,16 @@ class GRPOSettings(Settings):
     def _our_names(cls, tree: Any) -> Any:
         return {TRL_NAMES.get(key, key): value for key, value in tree.items()} if isinstance(tree, dict) else tree
 
+    @property
+    def pairs(self) -> list[tuple[str, int]]:
+        """The (family, level) pairs trained on."""
+        return parse_mixture(",".join(self.tasks))
+
+    @property
+    def eval_pairs(self) -> list[tuple[str, int]]:
+        """Those measured."""
+        return parse_mixture(",".join(self.eval_tasks)) if self.eval_tasks else self.pairs
+
     @field_validator("rewards")
     @classmethod
     def _known_parts(cls, rewards: dict[str, float]) -> dict[str, float]:
@@ -87,7 +98,8 @@ class GRPOSettings(Settings):
     @classmethod
     def _readable(cls, tasks: tuple[str, ...]) -> tuple[str, ...]:
         try:
-            parse_tasks(tasks)
+            if tasks:
+                parse_mixture(",".join(tasks))
         except UserError as error:
             raise ValueError(str(error)) from None
         return tasks
@@ -97,23 +109,3 @@ class GRPOSettings(Settings):
             raise ValueError("give steps, minutes or both: the run has no end")
         if self.lr_shape != "constant" and self.steps is None:
             raise ValueError(f"lr_shape={self.lr_shape} needs steps: it must know where the run ends")
-
-
-def parse_tasks(specs: tuple[str, ...]) -> list[tuple[str, int]]:
-    """("chained_sum:2-4", "story:1") as (family, level) pairs.
-
-    >>> parse_tasks(("chained_sum:2-4",))
-    [('chained_sum', 2), ('chained_sum', 3), ('chained_sum', 4)]
-    """
-    pairs = []
-    for spec in specs:
-        family, _, levels = spec.partition(":")
-        first, _, last = levels.partition("-")
-        try:
-            low, high = int(first), int(last or first)
-        except ValueError:
-            raise UserError(f"task {spec!r} names no level", "write family:level or family:first-last") from None
-        if not family or low > high or low < 0 or high > 1000:
-            raise UserError(f"task {spec!r} names no level", "write family:level or family:first-last")
-        pairs += [(family, level) for level in range(low, high + 1)]
-    return pairs

@@ -5,6 +5,7 @@ that agree are left out, the rest is packed and trained on, the new weights go t
 (seed, step), so a run resumed from a checkpoint draws what the unbroken run drew.
 """
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from statistics import fmean, pstdev
@@ -24,7 +25,7 @@ from smallpress.rl.loss import Leash, token_losses
 from smallpress.rl.packing import MicroBatch, Trained, TrainedGroup, pack
 from smallpress.rl.policy import SpikeGuard, accumulate, frozen_logprobs
 from smallpress.rl.rollout import RolloutGroup, Sampler, Speech
-from smallpress.rl.settings import GRPOSettings, parse_tasks
+from smallpress.rl.settings import GRPOSettings
 from smallpress.run.seeds import derive_seed
 from smallpress.tasks.example import Example
 from smallpress.tasks.task import Task
@@ -58,9 +59,9 @@ class Trainer:
             settings.max_tokens,
             settings.seed,
         )
-        self.curriculum = Curriculum(parse_tasks(settings.tasks), settings.unlock_at, settings.curriculum)
+        self.curriculum = Curriculum(settings.pairs, settings.unlock_at, settings.curriculum)
         self.lr_factor = schedule(settings.lr_shape, settings.warmup, settings.steps)
-        self.alarms, self.guard = Alarms(), SpikeGuard()
+        self.alarms, self.guard = Alarms(), SpikeGuard(settings.max_grad_norm)
         self.reference = self._snapshot() if settings.beta else None
         self.n_done = 0
 
@@ -71,6 +72,8 @@ class Trainer:
         rolled = time.perf_counter()
         metrics = self._describe(groups, n_asked)
         metrics |= self._update([group for group in groups if self._teaches(group)])
+        # Also where nothing was learned: the engine forgets its pages, which a run resumed from here would not have.
+        self.engine.update_weights(self.weights.master)
         self.n_done += 1
         if self.reference is not None and self.n_done % self.settings.ref_reset_every == 0:
             self.reference = self._snapshot()
@@ -80,9 +83,10 @@ class Trainer:
 
     def _roll_out(self) -> tuple[list[RolloutGroup], int]:
         """Groups for this step; with dynamic sampling, until enough of them disagree."""
-        wanted, groups, n_asked = self.settings.prompts_per_step, [], 0
+        wanted, n_asked = self.settings.prompts_per_step, 0
+        groups: list[RolloutGroup] = []
         for _ in range(MAX_ROUNDS if self.algorithm.dynamic_sampling else 1):
-            missing = wanted - sum(not group.degenerate for group in groups)
+            missing = wanted - sum(group.sound and not group.degenerate for group in groups)
             if missing <= 0:
                 break
             pairs = self.curriculum.choose(missing, derive_seed(self.settings.seed, n_asked), self.n_done)
@@ -101,19 +105,17 @@ class Trainer:
 
     def _teaches(self, group: RolloutGroup) -> bool:
         """A group that agrees has no advantage; only the KL term could still use it."""
-        return not group.degenerate or self.reference is not None
+        return group.sound and (not group.degenerate or self.reference is not None)
 
     def _update(self, groups: Sequence[RolloutGroup]) -> dict[str, float]:
         if not groups:
             return {"skipped_empty": 1.0, "grad_norm": 0.0}
-        trained = self._weighted(groups)
-        n = min(self.settings.updates_per_rollout, len(trained))
-        minibatches = [pack(trained[i::n], self.settings.micro_batch_tokens) for i in range(n)]
+        n = min(self.settings.updates_per_rollout, len(groups))
+        minibatches = [pack(self._weighted(groups[i::n]), self.settings.micro_batch_tokens) for i in range(n)]
         old = None
         if n > 1:
             old = [frozen_logprobs(self.weights.model, batches, self.settings.temperature) for batches in minibatches]
         logs = [self._one_update(batches, old[i] if old else None) for i, batches in enumerate(minibatches)]
-        self.engine.update_weights(self.weights.master)
         # One entry an update; a key that only some have (a skipped one) is averaged over those.
         return {key: fmean([log[key] for log in logs if key in log]) for key in {key for log in logs for key in log}}
 
@@ -150,18 +152,20 @@ class Trainer:
 
     def _describe(self, groups: Sequence[RolloutGroup], n_asked: int) -> dict[str, float]:
         """The metrics of the rollouts; names as TRL's where it has one."""
+        sound = [group for group in groups if group.sound]
         rollouts = [rollout for group in groups for rollout in group.rollouts]
         lens = [len(rollout.completion.ids) for rollout in rollouts]
         cut = [rollout.completion.finish_reason == "length" for rollout in rollouts]
         metrics = {
-            "reward": fmean(rollout.reward for rollout in rollouts),
-            "reward_std": fmean(pstdev(group.rewards) for group in groups),
+            "reward": fmean(reward for group in sound for reward in group.rewards) if sound else math.nan,
+            "reward_std": fmean(pstdev(group.rewards) for group in sound) if sound else math.nan,
             "accuracy": fmean(rollout.correct for rollout in rollouts),
             "frac_reward_zero_std": fmean(group.degenerate for group in groups),
             "completions/mean_length": fmean(lens),
             "completions/max_length": max(lens),
             "completions/clipped_ratio": fmean(cut),
             "completions/repeated_share": fmean(repeated_share(rollout.completion.ids) for rollout in rollouts),
+            "skipped_groups": len(groups) - len(sound),
             "n_prompts": n_asked,
             "n_levels_open": len(self.curriculum.open_pairs()),
         }
@@ -201,4 +205,4 @@ class Trainer:
         self.n_done = state["n_done"]
         self.curriculum.restore(state["curriculum"])
         self.alarms.restore(state["alarms"])
-        self.guard = SpikeGuard(state["grad_norms"])
+        self.guard = SpikeGuard(self.settings.max_grad_norm, state["grad_norms"])

@@ -1,12 +1,15 @@
 """Chat templates rendered with Jinja, sandboxed; also a program of its own that does only this, under hard limits.
 
 Run as a program (`python -I -S sandbox.py CPU_SECONDS MEMORY_BYTES FOLDER...`, the folders holding jinja2 and
-markupsafe) it gives up files, environment, memory and time before it reads the first template, then answers requests
-on its standard streams: a 4-byte big-endian length and that many bytes of JSON each way. It imports nothing of ours.
+markupsafe) it gives up files, environment and memory before it reads the first template, then answers requests on its
+standard streams. A request is a 4-byte big-endian length and JSON, an answer such a length, one byte that says what it
+is, and text. A template has so many seconds of the processor, not of the clock: a busy machine stops nothing, and a
+template has no way to wait. It imports nothing of ours.
 """
 
 import json
 import os
+import signal
 import struct
 import sys
 from contextlib import suppress
@@ -126,7 +129,7 @@ def _compiled(template: str) -> jinja2.Template:
     return _environment().from_string(template)
 
 
-def serve(cpu_seconds: int, memory_bytes: int) -> None:
+def serve(cpu_seconds: float, memory_bytes: int) -> None:
     """Answer requests until the input ends."""
     _answer("{{ [1] | tojson }}{{ strftime_now('%Y') }}", {})  # Loads what Jinja loads late,
     _answer("{{ raise_exception('') }}", {})  # for after this no file can be opened.
@@ -162,15 +165,11 @@ def _give_up(memory_bytes: int) -> None:
                 resource.setrlimit(getattr(resource, f"RLIMIT_{kind}"), (limit, limit))
 
 
-def _allow_seconds(cpu_seconds: int) -> None:
-    """End the process after so many more seconds of processor time."""
-    with suppress(ImportError):
-        import resource
-
-        used = resource.getrusage(resource.RUSAGE_SELF)
-        end = int(used.ru_utime + used.ru_stime) + cpu_seconds + 1
-        resource.setrlimit(resource.RLIMIT_CPU, (end, resource.getrlimit(resource.RLIMIT_CPU)[1]))
+def _allow_seconds(cpu_seconds: float) -> None:
+    """End the process after so many more seconds of processor time, by a signal that nobody handles."""
+    if hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
 
 
 if __name__ == "__main__":
-    serve(cpu_seconds=int(sys.argv[1]), memory_bytes=int(sys.argv[2]))
+    serve(cpu_seconds=float(sys.argv[1]), memory_bytes=int(sys.argv[2]))

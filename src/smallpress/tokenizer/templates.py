@@ -2,19 +2,20 @@
 
 Jinja's sandbox keeps a template from Python's inner parts but bounds neither time nor memory. So only the templates
 below, told by their SHA-256, are rendered in this process; any other goes to a child process that has no files, no
-environment, little memory and two seconds (`smallpress.tokenizer.sandbox`). The child is kept for the next text.
+environment, little memory and two seconds of the processor (`smallpress.tokenizer.sandbox`), and is kept for the next
+text.
 """
 
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
 import weakref
 from contextlib import suppress
 from importlib.util import find_spec
-from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,9 @@ KNOWN_TEMPLATES = {
     "b48c47f6443892716176eb200bf4ef108f64e06ca26ed0fa8ebc0a4b3992fcb2": "Llama-3-Instruct",
     "87a2728cb8dc9fe424d624542f6060ec05a1d285ebbec578bb078900e33396b5": "Qwen3",
 }
-START_SECONDS = 20.0
+START_SECONDS = 60.0
+PATIENCE = 15.0 if hasattr(signal, "setitimer") else 1.0
+"""How much longer by the clock, on a busy machine, than by the processor; Windows has the clock alone."""
 REMEDY = "check the roles and their order, or choose another prompt form"
 
 
@@ -47,10 +50,10 @@ class TemplateRenderer:
         request = json.dumps({"template": template, "variables": variables}).encode()
         with self._lock:
             child = self._living_child()
-            answer = child.ask(request, self._seconds)
+            answer = child.ask(request, PATIENCE * self._seconds)
             if answer is None:
                 raise UserError(
-                    f"the chat template was stopped: it takes over {self._seconds:g} s or "
+                    f"the chat template was stopped: it takes over {self._seconds:g} s of the processor or "
                     f"{self._memory_bytes >> 20} MB",
                     "do not use this model's template",
                 )
@@ -65,7 +68,7 @@ class TemplateRenderer:
         if self._child is None or not self._child.alive:
             if self._end is not None:
                 self._end()
-            self._child = _Child(ceil(self._seconds), self._memory_bytes)
+            self._child = _Child(self._seconds, self._memory_bytes)
             self._end = weakref.finalize(self, self._child.end)
         return self._child
 
@@ -86,7 +89,7 @@ def _refused(why: str) -> UserError:
 class _Child:
     """The process that runs sandbox.py, in a session of its own so that a Ctrl-C in the terminal does not reach it."""
 
-    def __init__(self, cpu_seconds: int, memory_bytes: int) -> None:
+    def __init__(self, cpu_seconds: float, memory_bytes: int) -> None:
         folders = [str(Path(spec.origin).parent.parent) for spec in map(find_spec, ("jinja2", "markupsafe"))
                    if spec is not None and spec.origin is not None]  # fmt: skip
         program = str(Path(__file__).with_name("sandbox.py"))

@@ -23,6 +23,7 @@ from smallpress.weights.safetensors import DTYPES, TensorInfo, open_safetensors
 from smallpress.weights.safetensors_writer import LazyTensor, write_safetensors
 
 TENSORS, STATE = "tensors.safetensors", "state.json"
+MAX_STATE_BYTES = 1 << 30
 
 TORCH_DTYPES: dict[str, torch.dtype] = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
@@ -47,7 +48,7 @@ class Checkpoint:
     """An opened checkpoint: `state`, and tensors read one by one."""
 
     def __init__(self, path: Path):
-        self.path, self.state = path, read_json_object(path / STATE)
+        self.path, self.state = path, read_json_object(path / STATE, MAX_STATE_BYTES)
         self._file = open_safetensors(path / TENSORS)
 
     def __iter__(self) -> Iterator[str]:

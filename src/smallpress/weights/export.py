@@ -54,9 +54,7 @@ def save_hf_folder(
     with atomic_folder(folder) as tmp:
         tokenizer.save(tmp)
         _write_json(tmp / "config.json", config)
-        _write_json(
-            tmp / "generation_config.json", {key: value for key, value in generation.items() if value is not None}
-        )
+        _write_json(tmp / "generation_config.json", generation)
         write_safetensors(tmp / SINGLE, weights, {"format": "pt"})
         write_file(tmp / "README.md", model_card(Path(folder).name, files, card or {}).encode())
         if files.licence_text is not None:

@@ -10,15 +10,15 @@ from smallpress.weights.errors import FormatError
 MAX_BYTES = 1 << 25
 
 
-def read_json_object(path: Path) -> dict[str, Any]:
+def read_json_object(path: Path, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
     """The object in the file. Raises FormatError for anything else: too long, nested too deep, not UTF-8, NaN."""
     try:
         with open(path, "rb") as file:
-            text = file.read(MAX_BYTES + 1)
+            text = file.read(max_bytes + 1)
     except OSError as error:
         raise disk_error(error, f"reading {path}") from error
-    if len(text) > MAX_BYTES:
-        raise FormatError(path, MAX_BYTES, f"the file is longer than {MAX_BYTES} bytes")
+    if len(text) > max_bytes:
+        raise FormatError(path, max_bytes, f"the file is longer than {max_bytes} bytes")
     try:
         value = json.loads(text.decode("utf-8-sig"), parse_constant=_refuse)
     except UnicodeDecodeError as error:

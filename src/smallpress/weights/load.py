@@ -77,10 +77,8 @@ class _Folder(ModelFiles):
         self._names = foreign_names(config, HF)
         recommended = path / "generation_config.json"
         generation = read_json_object(recommended) if recommended.exists() else {}
-        ids: dict[str, Any] = {
-            key: settings[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id") if key in settings
-        }
-        super().__init__(path, config, {**ids, **generation})
+        ids = {f"{name}_token_id" for name in _GGUF_IDS}
+        super().__init__(path, config, {key: settings[key] for key in settings if key in ids} | generation)
 
     def tokenizer(self) -> Tokenizer:
         return Tokenizer.from_folder(self.path)

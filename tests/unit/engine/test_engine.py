@@ -13,6 +13,8 @@ from smallpress.run.errors import UserError
 
 MakeEngine = Callable[..., Engine]
 MakePrompt = Callable[..., tuple[int, ...]]
+BF16_ROUNDING = 0.5
+"""Largest difference of log-probabilities between the tiny model in bf16, whose logits reach 10, and in fp32."""
 GREEDY = SamplingParams(max_tokens=9, temperature=0.0)
 
 
@@ -339,3 +341,42 @@ def test_a_long_context_equals_one_full_pass(
     completions = make_engine(model, page_size=16, token_budget=256).generate(requests)
     for request, completion in zip(requests, completions, strict=True):
         assert_equals_one_pass(model, request, completion)
+
+
+def test_a_new_engine_on_a_used_runner_starts_from_nothing(make_engine: MakeEngine, mixed: list[Request]):
+    used = make_engine()
+    for request in mixed[::-1]:
+        used.submit(request)
+    for _ in range(3):
+        used.step()
+    for request_id in range(len(mixed)):
+        used.cancel(request_id)
+    same(Engine(used.runner).generate(mixed), make_engine().generate(mixed))
+
+
+def test_damaged_weights_are_reported_and_leave_no_trace_once_replaced(
+    make_engine: MakeEngine, model: Transformer, mixed: list[Request]
+):
+    engine = make_engine()
+    named = dict(model.named_parameters())
+    engine.update_weights(named | {"layers.0.attn.v.weight": torch.full((12, 20), torch.nan)})
+    with pytest.raises(UserError, match="diverged"):
+        engine.generate(mixed)
+    engine.update_weights(named)
+    same(engine.generate(mixed), make_engine().generate(mixed))
+
+
+def test_keys_kept_from_step_to_step_are_those_in_the_pages(
+    make_engine: MakeEngine, mixed: list[Request], monkeypatch: pytest.MonkeyPatch
+):
+    kept = make_engine().generate(mixed)
+    monkeypatch.setattr("smallpress.engine.decode_attention.KEPT_BYTES", 0)
+    assert make_engine().generate(mixed) == kept
+
+
+def test_bf16_stays_close_to_one_full_pass_in_fp32(
+    make_engine: MakeEngine, model: Transformer, mixed: list[Request], assert_equals_one_pass: Callable[..., None]
+):
+    for request, completion in zip(mixed, make_engine(dtype=torch.bfloat16).generate(mixed), strict=True):
+        if request.params.temperature:
+            assert_equals_one_pass(model, request, completion, atol=BF16_ROUNDING)

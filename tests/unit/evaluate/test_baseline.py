@@ -4,10 +4,11 @@ import pytest
 
 from smallpress.evaluate.baseline import answers_needed, baseline, load_result
 from smallpress.evaluate.compare import compare
-from smallpress.evaluate.problems import from_file, held_out, parse_mixture, worked_example
+from smallpress.evaluate.problems import from_file, held_out, worked_example
 from smallpress.evaluate.result import save_json
 from smallpress.evaluate.tables import baseline_grid, comparison_grid, result_grid
 from smallpress.run.errors import UserError
+from smallpress.tasks.mixture import parse_mixture
 
 
 def untrained(prompt, seed):

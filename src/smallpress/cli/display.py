@@ -1,0 +1,98 @@
+"""Showing a model's words on a terminal: thinking dim and apart, nothing in them that could steer the terminal."""
+
+import sys
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TextIO
+
+from rich.console import Console
+
+from smallpress.tokenizer.thinking import Kind
+
+if TYPE_CHECKING:
+    from smallpress.cli.talk import Reply
+
+STEERING = {
+    code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"
+} | {code: f"\\u{code:04x}" for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}  # fmt: skip
+"""Control characters, and those that turn the writing direction, shown by their numbers."""
+
+
+def harmless(text: str) -> str:
+    r"""`text` without what a terminal would obey.
+
+    >>> harmless("a\x1b[2Jb\n")
+    'a\\x1b[2Jb\n'
+    """
+    return text.translate(STEERING)
+
+
+class AnswerDisplay:
+    """Writes the pieces of one answer as they come.
+
+    On a terminal both go to stdout, thinking dim (with NO_COLOR: between lines that say so). Elsewhere the answer alone
+    goes to stdout and the thinking to stderr, so that `smallpress run MODEL QUESTION > answer.txt` keeps the answer.
+    """
+
+    def __init__(self, out: TextIO | None = None, err: TextIO | None = None) -> None:
+        self._out, self._err = out or sys.stdout, err or sys.stderr
+        self._terminal = self._out.isatty()
+        self._console = Console(file=self._out, highlight=False)
+        self._dims = self._terminal and self._console.color_system is not None and not self._console.no_color
+        self._kind: Kind | None = None
+        self._ends_line = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._switch(None)
+        if not self._ends_line:
+            self._write("\n")
+
+    def show(self, kind: Kind, text: str) -> None:
+        """Write a piece, which may be part of a word."""
+        if kind != self._kind:
+            self._switch(kind)
+        if kind == "thinking" and not self._terminal:
+            print(harmless(text), end="", file=self._err, flush=True)
+        else:
+            self._write(harmless(text), dim=kind == "thinking")
+
+    def note(self, text: str) -> None:
+        """A line about the program, not from the model; on a terminal only."""
+        if self._terminal:
+            self._write(f"{text}\n", dim=True)
+
+    def _write(self, text: str, dim: bool = False) -> None:
+        if dim and self._dims:
+            self._console.out(text, style="dim", end="")
+        else:
+            print(text, end="", file=self._out, flush=True)
+        self._ends_line = text.endswith("\n")
+
+    def _switch(self, kind: Kind | None) -> None:
+        """End what is being shown and begin `kind`; between thinking and answer stands an empty line."""
+        ended, self._kind = self._kind, kind
+        if ended == "thinking" and not self._terminal:
+            print(file=self._err)
+        if not self._terminal:
+            return
+        if ended == "thinking" and not self._dims:
+            self._write("\n[end of thinking]")
+        if ended is not None and kind is not None:
+            self._write("\n\n")
+        if kind == "thinking" and not self._dims:
+            self._write("[thinking]\n")
+
+
+def summary(reply: "Reply") -> str:
+    """What an answer took, in one line.
+
+    >>> from smallpress.cli.talk import Reply
+    >>> summary(Reply("hm", "4", "length", 10, 8, 21, 12, 2.5, 0.5))
+    '21 tokens (12 thinking), 10.0 a second, first after 0.5 s, cut off at the limit'
+    """
+    thinking = f" ({reply.n_thinking} thinking)" if reply.n_thinking else ""
+    ending = {"length": ", cut off at the limit", "cancelled": ", stopped"}.get(reply.finish_reason, "")
+    speed = f", {reply.tokens_per_second:.1f} a second" if reply.tokens_per_second else ""
+    return f"{reply.n_tokens} tokens{thinking}{speed}, first after {reply.seconds_to_first:.1f} s{ending}"
