@@ -103,7 +103,7 @@ def take_turns(workload: Workload, ours: Side, peer: Side) -> tuple[list[dict], 
             steps.append(side.step())
             label = f"step {n}" if n else "warm-up"
             print(f"{label}: {side.name} {steps[-1]['seconds']:.1f} s", file=sys.stderr, flush=True)
-    same_work(workload, *done)
+        same_work(workload, *done)
     return done
 
 

@@ -12,7 +12,7 @@ NO_TORCH = "import sys; sys.modules['torch'] = None\n"
 
 
 def python(program: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=200)
 
 
 @pytest.mark.parametrize("room", WITHOUT_TORCH)

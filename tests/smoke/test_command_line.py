@@ -17,7 +17,7 @@ CALL = "from smallpress.cli.main import main; main()"
 
 def smallpress(*words, program=CALL, **environment):
     command = [sys.executable, "-c", program, *words]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=os.environ | environment)
+    return subprocess.run(command, capture_output=True, text=True, timeout=200, env=os.environ | environment)
 
 
 @pytest.fixture
@@ -52,10 +52,11 @@ def test_help_and_version_need_no_torch():
     assert smallpress("--version").stdout == "0.1.0\n"
 
 
-@pytest.mark.parametrize("name", main.VERBS)
-def test_every_verb_has_help_without_torch(name):
-    done = smallpress(name, "--help", program=NO_TORCH + CALL)
-    assert done.returncode == 0 and done.stdout.startswith(f"Usage: smallpress {name}"), done.stderr
+def test_every_verb_has_help_without_torch():
+    program = "from smallpress.cli.main import VERBS, run; print([run([name, '--help']) for name in VERBS])"
+    done = smallpress(program=NO_TORCH + program)
+    assert done.stdout.splitlines()[-1] == str([0] * len(main.VERBS)), done.stderr
+    assert all(f"Usage: smallpress {name} " in done.stdout for name in main.VERBS)
 
 
 @pytest.mark.parametrize(
@@ -69,11 +70,11 @@ def test_every_verb_has_help_without_torch(name):
         (["pull", "a\n\x1b[2Jb"], r"'a\n\x1b[2Jb' is no model name"),
     ],
 )
-def test_a_mistake_on_the_command_line_is_one_line_with_the_nearest_name(words, told, home):
-    done = smallpress(*words)
-    assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr.startswith("smallpress: ") and done.stderr.count("\n") == 1
-    assert told in done.stderr.replace("\\\\", "\\")
+def test_a_mistake_on_the_command_line_is_one_line_with_the_nearest_name(words, told, home, capsys):
+    assert main.run(words) == 2
+    done = capsys.readouterr()
+    assert done.out == "" and done.err.startswith("smallpress: ") and done.err.count("\n") == 1
+    assert told in done.err.replace("\\\\", "\\")
 
 
 def test_ls_shows_what_can_be_pulled_into_an_empty_store(home):
@@ -92,7 +93,7 @@ def test_doctor_says_what_is_missing_and_how_to_get_it(home):
 
 def test_doctor_fails_when_the_store_cannot_be(tmp_path):
     (tmp_path / "file").write_text("")
-    done = smallpress("doctor", SMALLPRESS_HOME=str(tmp_path / "file" / "store"))
+    done = smallpress("doctor", program=NO_TORCH + CALL, SMALLPRESS_HOME=str(tmp_path / "file" / "store"))
     assert done.returncode == 2 and "is a file; choose another: SMALLPRESS_HOME" in done.stderr
 
 
@@ -117,7 +118,7 @@ def test_ctrl_c_ends_with_130_and_no_traceback():
     )
     assert process.stdout.readline() == "on\n"
     process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=20)
+    _, told = process.communicate(timeout=100)
     assert process.returncode == 130 and told == "smallpress: interrupted\n"
 
 
@@ -129,7 +130,7 @@ def test_a_reader_that_leaves_early_is_no_error():
     process.stdout.close()
     told = process.stderr.read()
     process.stderr.close()
-    assert process.wait(timeout=20) == 1 and told == ""
+    assert process.wait(timeout=100) == 1 and told == ""
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a shell's redirections")
@@ -138,7 +139,7 @@ def test_a_reader_that_leaves_early_is_no_error():
 )
 def test_an_output_that_takes_nothing_is_no_traceback(redirection, code, told, home):
     command = ["sh", "-c", f'exec "$0" -c "$1" ls {redirection}', sys.executable, CALL]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
     assert done.returncode == code and told in done.stderr and done.stderr.count("\n") == (1 if told else 0)
 
 

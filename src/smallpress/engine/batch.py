@@ -30,7 +30,7 @@ class Batch:
     tables_BP: np.ndarray  # int64; row b is filled up to pages_for(lengths_B[b]), the rest repeats page tables_BP[b, 0]
     lengths_B: np.ndarray  # int64: tokens of the sequence, the one of this step included
     prefills: tuple[Prefill, ...]
-    copies_2C: np.ndarray  # int64: pages to copy before anything else, from row 0 to row 1
+    copies: tuple[tuple[int, int], ...]  # (source, target) pages to copy before anything else, one after another
     logit_rows_R: np.ndarray  # int64, rows of N that need logits, each once
     row_of_sample_S: np.ndarray  # int64, into R: the logits each sampling sequence draws from
 

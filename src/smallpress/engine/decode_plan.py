@@ -48,24 +48,38 @@ def _size_class(n: int) -> int:
 
 
 def _groups(tables_BP: np.ndarray, lengths_B: np.ndarray, page_size: int) -> tuple[list[np.ndarray], np.ndarray]:
-    """Rows by first page, and how many leading pages each row shares with the whole of its group (0: alone).
+    """Rows that read their first pages together, and how many leading pages each row reads so (0: none).
 
-    The page being written is never shared, so a row can share (length - 1) // page_size pages at most.
+    Tables form a tree: all prompts may begin with one template, and the rollouts of each go on with its question. Rows
+    leave a group for a branch of their own where that makes fewer pages to read: the branch reads the group's pages
+    once more, but what only the branch shares once instead of once a row.
     """
     n_shared_B = np.zeros(len(lengths_B), dtype=np.int64)
-    if len(lengths_B) < 2:
-        return [], n_shared_B
-    order = np.argsort(tables_BP[:, 0], kind="stable")
-    starts = np.flatnonzero(np.diff(tables_BP[order, 0], prepend=-1))
-    groups = [rows for rows in np.split(order, starts[1:]) if len(rows) > 1]
-    kept = []
-    for rows in groups:
-        limit = int((lengths_B[rows].min() - 1) // page_size)
-        same_P = (tables_BP[rows, :limit] == tables_BP[rows[0], :limit]).all(0)
-        n_shared_B[rows] = limit if same_P.all() else int(same_P.argmin())
-        if n_shared_B[rows[0]]:
-            kept.append(rows)
-    return kept, n_shared_B
+    limits_B = (lengths_B - 1) // page_size  # the page being written is never shared
+    groups: list[np.ndarray] = []
+
+    def common(rows: np.ndarray, depth: int) -> int:
+        """How many leading pages the rows have in common, given that they agree on the first `depth`."""
+        limit = int(limits_B[rows].min())
+        same_P = (tables_BP[rows, depth:limit] == tables_BP[rows[0], depth:limit]).all(0)
+        return limit if same_P.all() else depth + int(same_P.argmin())
+
+    def branch(rows: np.ndarray, depth: int) -> None:
+        """Divide rows that have exactly `depth` pages in common."""
+        left = np.ones(len(rows), dtype=bool)
+        for page in np.unique(tables_BP[rows, depth]) if depth < tables_BP.shape[1] else ():
+            inside = (tables_BP[rows, depth] == page) & (limits_B[rows] > depth)
+            deeper = common(rows[inside], depth) if inside.sum() > 1 else depth
+            if (inside.sum() - 1) * (deeper - depth) > depth:
+                branch(rows[inside], deeper)
+                left &= ~inside
+        if depth > 0 and left.sum() > 1:
+            n_shared_B[rows[left]] = depth
+            groups.append(rows[left])
+
+    if len(lengths_B) > 1:
+        branch(np.arange(len(lengths_B)), common(np.arange(len(lengths_B)), 0))
+    return groups, n_shared_B
 
 
 def _shared(groups: list[np.ndarray], tables_BP: np.ndarray, n_shared_B: np.ndarray, page_size: int) -> list[Shared]:

@@ -15,8 +15,7 @@ class PagedAttention:
     """
 
     def __init__(self, kv: Tensor, batch: Batch, J: int, decode: DecodeAttention | None):
-        if batch.copies_2C.size:
-            source, target = torch.from_numpy(batch.copies_2C.copy()).to(kv.device)
+        for source, target in batch.copies:
             kv[:, :, target] = kv[:, :, source]
         self.kv = kv
         self.slots_N = torch.from_numpy(batch.slots_N).to(kv.device)

@@ -88,7 +88,7 @@ class Step:
             ),
             lengths_B=np.asarray([self.runs[i][1] + 1 for i in decodes], dtype=np.int64),
             prefills=tuple(prefills),
-            copies_2C=np.asarray(self.copies, dtype=np.int64).reshape(-1, 2).T,
+            copies=tuple(self.copies),
             logit_rows_R=np.asarray([last_row[i] for i in rows], dtype=np.int64),
             row_of_sample_S=np.asarray([rows[i] for _, i in self.samples], dtype=np.int64),
         )

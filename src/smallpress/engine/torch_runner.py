@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -49,7 +50,6 @@ class TorchRunner:
     @torch.inference_mode()
     def run(self, batch: Batch) -> Tensor:
         """Logits [R, V] of the rows that `batch.logit_rows_R` names, in the runner's dtype."""
-        device = self.kv.device
         device, heads = self.kv.device, self.config.attention
         decode = self._decode_rows(batch)
         attend = PagedAttention(self.kv, batch, heads.n_heads // heads.n_kv_heads, decode)
@@ -75,9 +75,9 @@ class TorchRunner:
         self, logits_RV: Tensor, batch: Batch, params: Sequence[SamplingParams], indices: Sequence[int]
     ) -> tuple[list[int], list[float]]:
         """Ids and log-probabilities, one for each sampling sequence."""
-        rows_S = torch.from_numpy(batch.row_of_sample_S).to(logits_RV.device)
-        shared = len(rows_S) != len(logits_RV)
-        return sample(logits_RV.index_select(0, rows_S) if shared else logits_RV, params, indices)
+        if not np.array_equal(batch.row_of_sample_S, np.arange(len(logits_RV))):  # some draw from the same logits
+            logits_RV = logits_RV.index_select(0, torch.from_numpy(batch.row_of_sample_S).to(logits_RV.device))
+        return sample(logits_RV, params, indices)
 
     def update_weights(self, named: Mapping[str, Tensor]) -> None:
         """Take over all weights, rounded to the runner's dtype. Names and shapes must be the model's, none missing."""

@@ -1,5 +1,6 @@
 """What tells that a rising reward is no rising skill. An alarm is a sentence for the person, never a silent change."""
 
+import math
 from collections import deque
 from collections.abc import Sequence
 
@@ -27,7 +28,7 @@ class Alarms:
 
     def check(self, metrics: dict[str, float]) -> list[str]:
         found = []
-        if "completions/mean_length" in metrics:
+        if math.isfinite(metrics.get("reward", math.nan)):
             self.lengths.append(metrics["completions/mean_length"])
             self.rewards.append(metrics["reward"])
         if len(self.lengths) >= 2 * self.WINDOW:

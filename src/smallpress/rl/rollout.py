@@ -77,14 +77,13 @@ class Sampler:
         speech: Speech,
         rewards: Mapping[str, float],
         group_size: int,
-        temperature: float,
         max_tokens: int,
         seed: int,
     ):
         self.engine, self.speech, self.rewards = engine, speech, rewards
-        self.group_size, self.temperature, self.max_tokens, self.seed = group_size, temperature, max_tokens, seed
+        self.group_size, self.max_tokens, self.seed = group_size, max_tokens, seed
 
-    def groups(self, asked: Sequence[tuple[Task, Example]], step: int, first: int = 0) -> list[RolloutGroup]:
+    def groups(self, asked: Sequence[tuple[Task, Example]], step: int, temperature: float, first: int = 0) -> list[RolloutGroup]:
         """One group for each question; `first` is the number of questions this step has asked before."""
         prompts = [tuple(self.speech.encode(example.prompt)) for _, example in asked]
         requests = [
@@ -92,7 +91,7 @@ class Sampler:
                 prompt_ids=prompt,
                 params=SamplingParams(
                     max_tokens=self.max_tokens,
-                    temperature=self.temperature,
+                    temperature=temperature,
                     seed=derive_seed(self.seed, "rollout", step, first + i, g),
                 ),
                 stop_ids=self.speech.stop_ids,

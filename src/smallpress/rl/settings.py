@@ -31,6 +31,8 @@ class GRPOSettings(Settings):
     prompts_per_step: int = Field(8, ge=1)
     group_size: int = Field(8, ge=2)
     temperature: float = Field(1.0, ge=1e-3, le=1e3)
+    max_temperature: float = Field(1.5, gt=0)
+    target_entropy: float = Field(0.0, ge=0)  # nats a token; while it is less the temperature rises; 0: it stays
     max_tokens: int = Field(64, ge=1)
 
     # what is learned

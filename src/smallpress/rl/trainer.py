@@ -26,6 +26,7 @@ from smallpress.rl.packing import MicroBatch, Trained, TrainedGroup, pack
 from smallpress.rl.policy import SpikeGuard, accumulate, frozen_logprobs
 from smallpress.rl.rollout import RolloutGroup, Sampler, Speech
 from smallpress.rl.settings import GRPOSettings
+from smallpress.rl.thermostat import Thermostat
 from smallpress.run.seeds import derive_seed
 from smallpress.tasks.example import Example
 from smallpress.tasks.task import Task
@@ -55,10 +56,10 @@ class Trainer:
             speech,
             settings.rewards,
             settings.group_size,
-            settings.temperature,
             settings.max_tokens,
             settings.seed,
         )
+        self.heat = Thermostat(settings.temperature, settings.max_temperature, settings.target_entropy)
         self.curriculum = Curriculum(settings.pairs, settings.unlock_at, settings.curriculum)
         self.lr_factor = schedule(settings.lr_shape, settings.warmup, settings.steps)
         self.alarms, self.guard = Alarms(), SpikeGuard(settings.max_grad_norm)
@@ -72,6 +73,8 @@ class Trainer:
         rolled = time.perf_counter()
         metrics = self._describe(groups, n_asked)
         metrics |= self._update([group for group in groups if self._teaches(group)])
+        metrics["temperature"] = self.heat.temperature
+        self.heat.observe(metrics.get("entropy", 0.0))
         # Also where nothing was learned: the engine forgets its pages, which a run resumed from here would not have.
         self.engine.update_weights(self.weights.master)
         self.n_done += 1
@@ -91,7 +94,7 @@ class Trainer:
                 break
             pairs = self.curriculum.choose(missing, derive_seed(self.settings.seed, n_asked), self.n_done)
             asked = [self._problem(pair, n_asked + i) for i, pair in enumerate(pairs)]
-            new = self.sampler.groups(asked, self.n_done, first=n_asked)
+            new = self.sampler.groups(asked, self.n_done, self.heat.temperature, first=n_asked)
             for pair, group in zip(pairs, new, strict=True):
                 self.curriculum.observe(pair, [rollout.correct for rollout in group.rollouts])
             groups += new
@@ -114,15 +117,15 @@ class Trainer:
         minibatches = [pack(self._weighted(groups[i::n]), self.settings.micro_batch_tokens) for i in range(n)]
         old = None
         if n > 1:
-            old = [frozen_logprobs(self.weights.model, batches, self.settings.temperature) for batches in minibatches]
+            old = [frozen_logprobs(self.weights.model, batches, self.heat.temperature) for batches in minibatches]
         logs = [self._one_update(batches, old[i] if old else None) for i, batches in enumerate(minibatches)]
         # One entry an update; a key that only some have (a skipped one) is averaged over those.
         return {key: fmean([log[key] for log in logs if key in log]) for key in {key for log in logs for key in log}}
 
     def _one_update(self, batches: list[MicroBatch], old: list[torch.Tensor] | None) -> dict[str, float]:
         settings = self.settings
-        ref = frozen_logprobs(self.reference, batches, settings.temperature) if self.reference is not None else None
-        log = accumulate(self.weights, batches, old, ref, settings.temperature, self._token_loss)
+        ref = frozen_logprobs(self.reference, batches, self.heat.temperature) if self.reference is not None else None
+        log = accumulate(self.weights, batches, old, ref, self.heat.temperature, self._token_loss)
         log["grad_norm"] = self.weights.grad_norm()
         log["lr"] = settings.lr * self.lr_factor(self.n_done)
         if self.guard.admits(log["grad_norm"]):
@@ -189,6 +192,7 @@ class Trainer:
     def state(self) -> dict[str, Any]:
         return {
             "n_done": self.n_done,
+            "temperature": self.heat.temperature,
             "curriculum": self.curriculum.state(),
             "alarms": self.alarms.state(),
             "grad_norms": self.guard.lengths,
@@ -203,6 +207,7 @@ class Trainer:
                 {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
             )
         self.n_done = state["n_done"]
+        self.heat.temperature = state["temperature"]
         self.curriculum.restore(state["curriculum"])
         self.alarms.restore(state["alarms"])
         self.guard = SpikeGuard(self.settings.max_grad_norm, state["grad_norms"])

@@ -58,3 +58,31 @@ def test_groups_of_different_sizes_and_lengths():
     tables = [[i // 5 * 20 + j if j < 2 else 100 + i * 20 + j for j in range(2 + i % 4)] for i in range(15)]
     lengths = [len(t) * 4 - i % 3 for i, t in enumerate(tables)]
     assert covered(tables, lengths, 4) == expected(tables, lengths, 4)
+
+
+def test_rollouts_under_one_template_read_template_and_question_together_when_that_is_less():
+    # Two questions of two pages after a template of two, four rollouts each: 8 shared pages instead of 2 + 8 * 2.
+    tables = [[0, 1, 10 + i // 4, 20 + i // 4, 30 + i] for i in range(8)]
+    shared, own = plan_decode(np.array(tables), np.full(8, 18), 4)
+    assert [s.tables_GP.tolist() for s in shared] == [[[0, 1, 10, 20], [0, 1, 11, 21]]]
+    assert [o.lengths_R.tolist() for o in own] == [[2] * 8]
+
+
+def test_a_long_common_beginning_is_not_read_once_more_for_a_short_branch():
+    # A template of six pages, pairs that share one page more: two branches would read 14 pages instead of 6 + 4.
+    tables = [[*range(6), 10 + i // 2, 20 + i] for i in range(4)]
+    shared, own = plan_decode(np.array(tables), np.full(4, 30), 4)
+    assert [s.tables_GP.tolist() for s in shared] == [[list(range(6))]]
+    assert [o.lengths_R.tolist() for o in own] == [[6] * 4]
+
+
+def test_the_plan_is_complete_for_random_trees():
+    generator = np.random.default_rng(0)
+    for _ in range(200):
+        names: dict[tuple[int, ...], int] = {}
+        tables, lengths = [], []
+        for row in range(int(generator.integers(1, 12))):
+            path = tuple(generator.integers(0, 2, size=int(generator.integers(1, 6))).tolist())
+            tables.append([names.setdefault(path[: i + 1], len(names)) for i in range(len(path) - 1)] + [1000 + row])
+            lengths.append(4 * (len(path) - 1) + int(generator.integers(1, 5)))
+        assert covered(tables, lengths, 4) == expected(tables, lengths, 4)

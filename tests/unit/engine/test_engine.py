@@ -120,6 +120,19 @@ def test_a_group_shares_even_when_its_prompt_is_longer_than_a_step(make_engine: 
     assert engine.stats().prefill_tokens == 23
 
 
+def test_questions_under_one_template_share_it(make_engine: MakeEngine, prompt: MakePrompt):
+    template, questions = prompt(9, seed=5), [prompt(n, seed=6) for n in (7, 10, 13)]
+    requests = [
+        Request(template + question, SamplingParams(max_tokens=6, seed=10 * i + s))
+        for i, question in enumerate(questions)
+        for s in range(5)
+    ]
+    engine = make_engine()
+    same(engine.generate(requests), make_engine(share_prefixes=False).generate(requests))
+    # The template's two whole pages once, and of each question what follows them.
+    assert engine.stats().prefill_tokens == 8 + sum(9 + n - 8 for n in (7, 10, 13))
+
+
 def test_a_later_request_computes_only_what_follows_the_pages_it_shares(make_engine: MakeEngine, prompt: MakePrompt):
     engine = make_engine()
     engine.generate([prompt(14)], GREEDY)

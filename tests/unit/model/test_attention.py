@@ -87,7 +87,7 @@ def test_a_packed_tree_is_each_sequence_alone_in_value_and_gradient(tree, either
 some_group = st.builds(Group, st.integers(1, 4), st.lists(st.integers(0, 5), max_size=3).map(tuple))
 
 
-@settings(max_examples=25)
+@settings(max_examples=20)
 @given(st.builds(TokenTree, st.lists(some_group, min_size=1, max_size=3).map(tuple), st.integers(0, 4)))
 def test_any_tree_is_each_sequence_alone(tree):
     assert_packed_is_alone(tree)

@@ -11,6 +11,8 @@ from smallpress.model.mlp import SwiGLU
 from smallpress.model.norm import RMSNorm
 from smallpress.model.rope import rope_tables, rotate
 
+BF16_RELATIVE = 2**-7  # one step of 8 bits of mantissa
+
 
 def test_the_norm_divides_by_the_root_mean_square():
     norm = RMSNorm(2, eps=0.0)
@@ -25,6 +27,29 @@ def test_eps_keeps_a_row_of_zeros_at_zero_and_its_gradient_finite():
     out = RMSNorm(4, eps=1e-5)(x)
     out.sum().backward()
     assert out.abs().max() == 0 and x.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("n", [0, 1, 5])
+def test_the_norms_gradient_is_that_of_its_formula(n):
+    norm, x, cotangent = RMSNorm(6, eps=1e-2), torch.randn(n, 6, requires_grad=True), torch.randn(n, 6)
+    with torch.no_grad():
+        norm.weight.add_(torch.randn(6))
+    formula = x / (x.square().mean(-1, keepdim=True) + norm.eps).sqrt() * norm.weight
+    found = torch.autograd.grad(norm(x), (x, norm.weight), cotangent)
+    wanted = torch.autograd.grad(formula, (x, norm.weight), cotangent)
+    for ours, plain in zip(found, wanted, strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-6)
+
+
+def test_the_norms_gradient_in_bf16_is_that_of_fp32_within_its_rounding():
+    norm, x = RMSNorm(64, eps=1e-5), torch.randn(8, 64)
+    cotangent = torch.randn(8, 64).bfloat16()
+    narrow = x.bfloat16().requires_grad_()
+    wide = narrow.detach().float().requires_grad_()
+    norm(wide).backward(cotangent.float())
+    norm.bfloat16()(narrow).backward(cotangent)
+    assert narrow.grad.dtype == torch.bfloat16
+    torch.testing.assert_close(narrow.grad.float(), wide.grad, rtol=BF16_RELATIVE, atol=BF16_RELATIVE)
 
 
 def test_the_norm_of_bf16_takes_its_mean_in_fp32():

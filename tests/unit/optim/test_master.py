@@ -33,8 +33,9 @@ def plain_adamw(model, weight_decay=0.0, fused=True):
 
 @pytest.mark.parametrize("tied_head", [True, False])
 def test_in_fp32_a_step_is_torchs_adamw_bit_for_bit(tiny_model, tied_head):
-    ours, plain = MasterWeights(tiny_model(tied_head=tied_head), torch.float32, weight_decay=0.1), tiny_model(
-        tied_head=tied_head
+    ours, plain = (
+        MasterWeights(tiny_model(tied_head=tied_head), torch.float32, weight_decay=0.1),
+        tiny_model(tied_head=tied_head),
     )
     optimizer = plain_adamw(plain, weight_decay=0.1)
     for step in range(4):
