@@ -24,9 +24,9 @@ PAGE_SIZE = 16
 
 
 class Given:
-    """A task that asks the workload's questions, in order."""
+    """Asks the workload's questions in order, in the place of a task the settings know."""
 
-    name, levels = "given", (1,)
+    name, levels = "addition", (1,)
 
     def __init__(self, workload: Workload):
         questions = [question for step in workload.steps for question in step]
@@ -58,14 +58,14 @@ def make_trainer(workload: Workload, folder: Path) -> CountingTrainer:
     dtype = compute_dtype("auto")
     engine = Engine(TorchRunner(model, PAGE_SIZE, workload.n_rollouts * -(-longest // PAGE_SIZE), dtype))
     speech = Speech(
-        encode=tokenizer.encode,
+        encode=lambda example: tokenizer.encode(example.prompt),
         decode=tokenizer.decode,
         stop_ids=frozenset() if workload.exact else tokenizer.eos_ids,
         stopper=lambda: None,
     )
     settings = GRPOSettings(
         model=str(folder),
-        tasks=("given:1",),
+        tasks=(f"{Given.name}:1",),
         seed=workload.seed,
         prompts_per_step=len(workload.steps[0]),
         group_size=workload.group_size,
@@ -76,7 +76,7 @@ def make_trainer(workload: Workload, folder: Path) -> CountingTrainer:
         lr=workload.lr,
         steps=len(workload.steps),
     )
-    trainer = CountingTrainer(settings, MasterWeights(model, dtype), engine, speech, {"given": Given(workload)})
+    trainer = CountingTrainer(settings, MasterWeights(model, dtype), engine, speech, {Given.name: Given(workload)})
     trainer.every_group = workload.exact
     return trainer
 

@@ -78,7 +78,6 @@ def entry(shape, offsets, dtype="U8"):
         ({"a": entry([-2], [0, 2])}, bytes(2)),
         ({"__metadata__": {"a": 1}}, b""),
         ('{"a":1,', b""),
-        (" {}", b""),
     ],
 )
 def test_what_the_library_refuses_we_refuse(tmp_path, header, data):

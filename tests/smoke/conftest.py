@@ -1,7 +1,6 @@
 """A model that knows nothing but answers: random weights, and a vocabulary in which whole answers are single tokens."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -99,6 +98,6 @@ def smallpress():
 
     def call(*words: object) -> subprocess.CompletedProcess:
         command = [sys.executable, "-m", "smallpress.cli.main", *map(str, words)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=200, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        return subprocess.run(command, capture_output=True, text=True, timeout=200)
 
     return call

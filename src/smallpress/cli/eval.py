@@ -155,8 +155,8 @@ def _measure(
     """What --out writes, the one result of it that stands for the model, and the table."""
     from smallpress.evaluate.baseline import answers_needed, baseline
     from smallpress.evaluate.evaluate import evaluate
-    from smallpress.evaluate.problems import worked_example
     from smallpress.evaluate.tables import baseline_grid, result_grid
+    from smallpress.tasks.worked import worked_example
 
     n = len(problems.examples)
     if template == "all":
@@ -166,7 +166,7 @@ def _measure(
                 tokenizer,
                 problems.examples,
                 problems.tasks,
-                worked_example(),
+                worked_example,
                 model,
                 samples=sampling.samples,
                 temperature=sampling.temperature,
@@ -176,7 +176,6 @@ def _measure(
                 on_answer=progress.advance,
             )
         return found, found.result, baseline_grid(found.results, found.best)
-    example = worked_example() if template == "r1_zero_example" else None
     with Progress(f"asking {model}", total=n * sampling.samples, unit="answers") as progress:
         result = evaluate(
             engine,
@@ -187,7 +186,7 @@ def _measure(
             sampling,
             reading,
             model,
-            example,
+            worked_example,
             on_answer=progress.advance,
         )
     return result, result, result_grid(result)

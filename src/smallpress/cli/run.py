@@ -137,7 +137,7 @@ def _is_number(value: object) -> bool:
 def _example(template: str) -> tuple[str, str] | None:
     if template != "r1_zero_example":
         return None
-    from smallpress.evaluate.problems import worked_example
+    from smallpress.tasks.worked import worked_example
 
     return worked_example()
 

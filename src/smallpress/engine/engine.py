@@ -24,8 +24,9 @@ from typing import Any, Protocol
 from smallpress.engine.batch import Batch
 from smallpress.engine.pages import PagePool
 from smallpress.engine.request import Completion, FinishReason, Piece, Request, SamplingParams
-from smallpress.engine.scheduler import Scheduler, Step
-from smallpress.engine.scheduler import Sequence as Running
+from smallpress.engine.scheduler import Scheduler
+from smallpress.engine.step import Sequence as Running
+from smallpress.engine.step import Step
 from smallpress.run.errors import UserError
 
 

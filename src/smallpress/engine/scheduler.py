@@ -13,85 +13,9 @@ all, draws from the same logits, and shares the last, partly filled page too, wh
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
-import numpy as np
-
-from smallpress.engine.batch import Batch, Prefill
 from smallpress.engine.pages import ROOT_KEY, PagePool, page_key
-from smallpress.engine.request import Request
-
-
-@dataclass(eq=False, slots=True)
-class Sequence:
-    """A request on its way. The first `n_computed` of its ids have their k and v in `pages`."""
-
-    request_id: int
-    request: Request
-    max_len: int  # prompt and completion together
-    ids: list[int]
-    logprobs: list[float] = field(default_factory=list)
-    pages: list[int] = field(default_factory=list)
-    keys: list[bytes] = field(default_factory=list)  # names of its first full pages
-    n_computed: int = 0
-    n_cached: int | None = None  # set at the first admission
-
-    @property
-    def n_prompt(self) -> int:
-        return len(self.request.prompt_ids)
-
-    @property
-    def n_new(self) -> int:
-        return len(self.ids) - self.n_prompt
-
-    @property
-    def n_pending(self) -> int:
-        return len(self.ids) - self.n_computed
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """`runs` are (sequence, first new position, how many); `samples` are (sequence, index of the run it draws from)."""
-
-    runs: list[tuple[Sequence, int, int]]
-    samples: list[tuple[Sequence, int]]
-    copies: list[tuple[int, int]]
-
-    def batch(self, page_size: int) -> Batch:
-        decodes = [i for i, (_, _, n) in enumerate(self.runs) if n == 1]
-        chunks = [i for i, (_, _, n) in enumerate(self.runs) if n > 1]
-        ids: list[int] = []
-        positions: list[int] = []
-        slots: list[np.ndarray] = []
-        prefills: list[Prefill] = []
-        last_row: dict[int, int] = {}
-        for i in decodes + chunks:
-            sequence, first, n = self.runs[i]
-            table = np.asarray(sequence.pages, dtype=np.int64)
-            if n > 1:
-                prefills.append(Prefill(len(ids), n, first + n, table[: -(-(first + n) // page_size)]))
-            ids += sequence.ids[first : first + n]
-            positions += range(first, first + n)
-            last_row[i] = len(ids) - 1
-            place = np.arange(first, first + n)
-            slots.append(table[place // page_size] * page_size + place % page_size)
-        rows = {i: r for r, i in enumerate(sorted({i for _, i in self.samples}))}
-        tables = [self.runs[i][0].pages for i in decodes]
-        width = max(map(len, tables), default=0)
-        return Batch(
-            ids_N=np.asarray(ids, dtype=np.int64),
-            positions_N=np.asarray(positions, dtype=np.int64),
-            slots_N=np.concatenate(slots),
-            request_ids_B=np.asarray([self.runs[i][0].request_id for i in decodes], dtype=np.int64),
-            tables_BP=np.array([t + t[:1] * (width - len(t)) for t in tables], dtype=np.int64).reshape(
-                len(tables), width
-            ),
-            lengths_B=np.asarray([self.runs[i][1] + 1 for i in decodes], dtype=np.int64),
-            prefills=tuple(prefills),
-            copies=tuple(self.copies),
-            logit_rows_R=np.asarray([last_row[i] for i in rows], dtype=np.int64),
-            row_of_sample_S=np.asarray([rows[i] for _, i in self.samples], dtype=np.int64),
-        )
+from smallpress.engine.step import Sequence, Step
 
 
 class Scheduler:
@@ -147,7 +71,8 @@ class Scheduler:
         sequence.n_computed += n
         if sequence.n_pending == 0:
             step.samples.append((sequence, len(step.runs) - 1))
-        if self.share_prefixes:
+        n_full = sequence.n_computed // self.pool.page_size
+        if self.share_prefixes and n_full > len(sequence.keys):
             for key in self._next_keys(sequence, sequence.n_computed):
                 sequence.keys.append(key)
                 self.pool.publish(sequence.pages[len(sequence.keys) - 1], key)

@@ -13,7 +13,7 @@ from typing import Final, Literal, Self, get_args
 from pydantic import Field, model_validator
 
 from smallpress.engine.engine import Engine
-from smallpress.evaluate.evaluate import ask, judge
+from smallpress.evaluate.evaluate import Shown, ask, judge
 from smallpress.evaluate.result import Frozen, Result, Sampling, read_json, validated
 from smallpress.tasks.task import Example, Reading, Task
 from smallpress.tokenizer.prompts import PROMPT_FORMS
@@ -47,7 +47,7 @@ def baseline(
     tokenizer: Tokenizer,
     examples: Sequence[Example],
     tasks: Mapping[str, Task],
-    worked_example: tuple[str, str],
+    shown: Shown,
     model: str = "model",
     samples: int = 4,
     temperature: float = 0.6,
@@ -66,8 +66,7 @@ def baseline(
             Sampling(max_tokens=max_tokens, seed=seed),
             Sampling(samples=samples, temperature=temperature, top_p=top_p, max_tokens=max_tokens, seed=seed),
         ):
-            example = worked_example if form.with_example else None
-            answered = ask(engine, tokenizer, examples, name, sampling, example, on_answer)
+            answered = ask(engine, tokenizer, examples, name, sampling, shown, on_answer)
             results += [judge(answered, tasks, reading, model) for reading in get_args(Reading)]
     greedy = [i for i, result in enumerate(results) if result.sampling.greedy]
     best = max(greedy, key=lambda i: results[i].overall.accuracy.value)

@@ -21,6 +21,9 @@ from smallpress.tokenizer.tokenizer import Tokenizer
 
 END = "</answer>"
 
+Shown = Callable[[Example], tuple[str, str]]
+"""The worked question and completion that the form "r1_zero_example" puts before a question."""
+
 
 @dataclass(frozen=True, slots=True)
 class Answered:
@@ -48,15 +51,15 @@ def evaluate(
     sampling: Sampling | None = None,
     reading: Reading = "strict",
     model: str = "model",
-    example: tuple[str, str] | None = None,
+    shown: Shown | None = None,
     on_answer: Callable[[], None] = lambda: None,
 ) -> Result:
-    """Ask and judge. `tasks` maps an example's family to its checker; `example` is the worked question and completion
-    that the form "r1_zero_example" shows; `on_answer` is called as each completion ends.
+    """Ask and judge. `tasks` maps an example's family to its checker; `shown` gives the worked example of the
+    form "r1_zero_example", and other forms ignore it; `on_answer` is called as each completion ends.
 
     Raises UserError where there is no question, or one does not fit the engine's context.
     """
-    answered = ask(engine, tokenizer, examples, form, sampling or Sampling(), example, on_answer)
+    answered = ask(engine, tokenizer, examples, form, sampling or Sampling(), shown, on_answer)
     return judge(answered, tasks, reading, model)
 
 
@@ -66,7 +69,7 @@ def ask(
     examples: Sequence[Example],
     form: str,
     sampling: Sampling,
-    example: tuple[str, str] | None = None,
+    shown: Shown | None = None,
     on_answer: Callable[[], None] = lambda: None,
 ) -> Answered:
     """Every question `sampling.samples` times, all in the engine at once, so that batch and prefix sharing are full."""
@@ -74,7 +77,8 @@ def ask(
         raise UserError("there is no question to ask", "give --n of at least 1, or a file with questions")
     stops = prompt_form(form).stops
     began = time.perf_counter()
-    prompts = [tuple(encode_prompt(tokenizer, form, one.prompt, example)) for one in examples]
+    shown = shown if prompt_form(form).with_example else None
+    prompts = [tuple(encode_prompt(tokenizer, form, one.prompt, shown and shown(one))) for one in examples]
     stoppers = [StopStrings(tokenizer, stops) for _ in range(len(examples) * sampling.samples)]
     asked = [(prompt, one, i) for prompt, one in zip(prompts, examples, strict=True) for i in range(sampling.samples)]
     requests = [

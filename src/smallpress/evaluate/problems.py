@@ -9,7 +9,7 @@ from random import Random
 from smallpress.run.errors import UserError
 from smallpress.run.seeds import derive_seed
 from smallpress.tasks.files import FileTask, read_problems
-from smallpress.tasks.task import TASKS, Example, Task, held_out_set, split_of, worked_completion
+from smallpress.tasks.task import TASKS, Example, Task, held_out_set, split_of
 
 N_FROM_TASKS = 200
 
@@ -44,10 +44,3 @@ def from_file(path: str | Path, n: int | None = None, seed: int = 0, held_out_on
         raise UserError(f"{path} leaves no question to ask", "give a file with more problems, or a larger --n")
     families = dict.fromkeys(example.family for example in examples)
     return Problems(examples, {name: FileTask(examples, name) for name in families})
-
-
-def worked_example() -> tuple[str, str]:
-    """The one worked question and completion of the form r1_zero_example: a sum of three numbers, never held out."""
-    sums = TASKS["chained_sum"].examples("train", 0, 3)
-    example = next(one for one in sums if len(set(one.key.split("+"))) == 3)  # 2 + 2 + 2 would show too little
-    return example.prompt, worked_completion(example)

@@ -51,17 +51,18 @@ class RolloutGroup:
 class Speech:
     """How questions become ids and ids become text: what a model's tokenizer and the prompt form provide."""
 
-    encode: Callable[[str], Sequence[int]]
+    encode: Callable[[Example], Sequence[int]]
     decode: Callable[[Sequence[int]], str]
     stop_ids: frozenset[int]
     stopper: Callable[[], Stopper | None]
 
 
-def speech(tokenizer: Tokenizer, form: str, example: tuple[str, str] | None = None) -> Speech:
-    """The Speech of a prompt form; `example` is the worked question and completion that "r1_zero_example" shows."""
+def speech(tokenizer: Tokenizer, form: str, shown: Callable[[Example], tuple[str, str]]) -> Speech:
+    """The Speech of a prompt form; `shown` gives the worked question and completion of the form "r1_zero_example"."""
     chosen = prompt_form(form)
+    shown_or_none = shown if chosen.with_example else lambda _: None
     return Speech(
-        encode=lambda question: encode_prompt(tokenizer, form, question, example),
+        encode=lambda example: encode_prompt(tokenizer, form, example.prompt, shown_or_none(example)),
         decode=lambda ids: chosen.checked_text(tokenizer.decode(ids)),
         stop_ids=tokenizer.eos_ids,
         stopper=lambda: StopStrings(tokenizer, chosen.stops) if chosen.stops else None,
@@ -83,9 +84,11 @@ class Sampler:
         self.engine, self.speech, self.rewards = engine, speech, rewards
         self.group_size, self.max_tokens, self.seed = group_size, max_tokens, seed
 
-    def groups(self, asked: Sequence[tuple[Task, Example]], step: int, temperature: float, first: int = 0) -> list[RolloutGroup]:
+    def groups(
+        self, asked: Sequence[tuple[Task, Example]], step: int, temperature: float, first: int = 0
+    ) -> list[RolloutGroup]:
         """One group for each question; `first` is the number of questions this step has asked before."""
-        prompts = [tuple(self.speech.encode(example.prompt)) for _, example in asked]
+        prompts = [tuple(self.speech.encode(example)) for _, example in asked]
         requests = [
             Request(
                 prompt_ids=prompt,

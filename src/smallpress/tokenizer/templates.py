@@ -28,7 +28,7 @@ KNOWN_TEMPLATES = {
     "b48c47f6443892716176eb200bf4ef108f64e06ca26ed0fa8ebc0a4b3992fcb2": "Llama-3-Instruct",
     "87a2728cb8dc9fe424d624542f6060ec05a1d285ebbec578bb078900e33396b5": "Qwen3",
 }
-START_SECONDS = 60.0
+START_SECONDS = 120.0
 PATIENCE = 15.0 if hasattr(signal, "setitimer") else 1.0
 """How much longer by the clock, on a busy machine, than by the processor; Windows has the clock alone."""
 REMEDY = "check the roles and their order, or choose another prompt form"

@@ -4,11 +4,12 @@ import pytest
 
 from smallpress.evaluate.baseline import answers_needed, baseline, load_result
 from smallpress.evaluate.compare import compare
-from smallpress.evaluate.problems import from_file, held_out, worked_example
+from smallpress.evaluate.problems import from_file, held_out
 from smallpress.evaluate.result import save_json
 from smallpress.evaluate.tables import baseline_grid, comparison_grid, result_grid
 from smallpress.run.errors import UserError
 from smallpress.tasks.mixture import parse_mixture
+from smallpress.tasks.worked import worked_example
 
 
 def untrained(prompt, seed):
@@ -35,7 +36,7 @@ def measured(engine_saying, tokenizer, problems):
         tokenizer,
         problems.examples,
         problems.tasks,
-        worked_example(),
+        worked_example,
         samples=2,
         on_answer=lambda: heard.append(1),
     )

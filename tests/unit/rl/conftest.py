@@ -15,7 +15,7 @@ from smallpress.tasks.example import Example, Verdict
 
 STOP, WANTED = 0, "7"
 SPEECH = Speech(
-    encode=lambda question: [1 + byte % 31 for byte in question.encode()],
+    encode=lambda example: [1 + byte % 31 for byte in example.prompt.encode()],
     decode=lambda ids: " ".join(map(str, ids)),
     stop_ids=frozenset([STOP]),
     stopper=lambda: None,
@@ -25,7 +25,7 @@ SPEECH = Speech(
 class EmitSeven:
     """Right is an answer that holds id 7; well formed one that stops. Stands in for the family "addition"."""
 
-    name, levels = "addition", (1, 2)
+    name, levels = "addition", (2, 3)
 
     def examples(self, split: str, seed: int, level: int) -> Iterator[Example]:
         while True:
@@ -42,7 +42,7 @@ def make_trainer(tiny_model) -> Iterator[Callable[..., Trainer]]:
     made: list[Trainer] = []
 
     def make(model_seed: int = 0, dtype: torch.dtype = torch.float32, task: object = None, **given: object) -> Trainer:
-        chosen = {"model": "tiny", "tasks": ("addition:1",), "rewards": {"accuracy": 1.0}, "steps": 100, "warmup": 1}
+        chosen = {"model": "tiny", "tasks": ("addition:2",), "rewards": {"accuracy": 1.0}, "steps": 100, "warmup": 1}
         chosen |= {"prompts_per_step": 4, "group_size": 8, "max_tokens": 4, "micro_batch_tokens": 64, "lr": 1e-2}
         model = tiny_model(seed=model_seed)
         engine = Engine(TorchRunner(model, page_size=4, n_pages=256, dtype=dtype))

@@ -40,7 +40,7 @@ def test_it_learns_in_bf16_too(make_trainer):
 
 
 BUSY = {
-    "tasks": ("addition:1-2",),
+    "tasks": ("addition:2-3",),
     "unlock_at": 0.2,
     "algorithm": "dapo",
     "beta": 0.05,
@@ -96,9 +96,9 @@ def test_a_run_cut_off_after_an_empty_step_goes_on_bit_for_bit(make_trainer):
 
 
 def test_only_the_curriculums_open_levels_are_asked_until_they_are_learned(make_trainer):
-    trainer = make_trainer(tasks=("addition:1-2",), unlock_at=0.7, group_size=16)
+    trainer = make_trainer(tasks=("addition:2-3",), unlock_at=0.7, group_size=16)
     levels = []
     for _ in range(N_STEPS):
         _, groups = trainer.step()
         levels.append({group.example.level for group in groups})
-    assert levels[0] == {1} and {1, 2} in levels
+    assert levels[0] == {2} and {2, 3} in levels

@@ -11,7 +11,7 @@ RIGHT = "<think> 2 and 2 make 4 </think> <answer> 4 </answer>"
 
 
 def judged(text, prompt="What is 2 + 2?", n_tokens=1, max_tokens=100):
-    example = Example(prompt, "4", "addition", 1, key="2+2", meta={})
+    example = Example(prompt, "4", "addition", 2, key="2+2", meta={})
     return Judged(ADDITION, example, text, n_tokens, max_tokens, ADDITION.check(example, text))
 
 

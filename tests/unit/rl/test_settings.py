@@ -7,7 +7,7 @@ from smallpress.rl.settings import TRL_NAMES, GRPOSettings
 from smallpress.run.errors import UserError
 from smallpress.run.settings import settings_from
 
-LEAST = {"model": "tiny", "tasks": ["addition:1-2"], "steps": 10}
+LEAST = {"model": "tiny", "tasks": ["addition:2-3"], "steps": 10}
 
 
 def read(**given):
@@ -16,9 +16,9 @@ def read(**given):
 
 def test_the_least_recipe_is_enough():
     settings = read()
-    assert settings.pairs == settings.eval_pairs == [("addition", 1), ("addition", 2)]
-    assert read(tasks=["addition:1", "addition:1-2"]).pairs == settings.pairs  # none twice
-    assert read(eval_tasks=["sorting:1"]).eval_pairs == [("sorting", 1)]
+    assert settings.pairs == settings.eval_pairs == [("addition", 2), ("addition", 3)]
+    assert read(tasks=["addition:2", "addition:2-3"]).pairs == settings.pairs  # none twice
+    assert read(eval_tasks=["sorting:3"]).eval_pairs == [("sorting", 3)]
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def test_the_least_recipe_is_enough():
         ({"tasks": ["adition:1"]}, "did you mean addition?"),
         ({"tasks": ["addition:"]}, "'addition:' names no level"),
         ({"tasks": [""]}, "no task is named"),
-        ({"eval_tasks": ["addition:2-1"]}, "'addition:2-1' names no level"),
+        ({"eval_tasks": ["addition:3-2"]}, "'addition:3-2' names no level"),
         ({"rewards": {"acuracy": 1.0}}, "there is no reward part 'acuracy'; did you mean accuracy?"),
         ({"rewards": {}}, "no reward part has a weight"),
         ({"rewards": {"accuracy": 0.0}}, "no reward part has a weight"),

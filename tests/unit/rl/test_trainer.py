@@ -25,7 +25,7 @@ TRAINED = {
 class AllAlike:
     """A task on which every answer is right, or none."""
 
-    name, levels = "addition", (1, 2)
+    name, levels = "addition", (2, 3)
 
     def __init__(self, other, correct):
         self.other, self.correct = other, correct
