@@ -26,12 +26,15 @@ PAGE_SIZE = 16
 class Given:
     """Asks the workload's questions in order, in the place of a task the settings know."""
 
-    name, levels = "addition", (1,)
+    name, levels = "addition", (2,)
 
     def __init__(self, workload: Workload):
         questions = [question for step in workload.steps for question in step]
         self.rest = iter(
-            [Example(q.prompt, q.reference, self.name, 1, key=str(n), meta={}) for n, q in enumerate(questions)]
+            [
+                Example(q.prompt, q.reference, self.name, self.levels[0], key=str(n), meta={})
+                for n, q in enumerate(questions)
+            ]
         )
 
     def examples(self, split: str, seed: int, level: int) -> Iterator[Example]:
@@ -65,7 +68,7 @@ def make_trainer(workload: Workload, folder: Path) -> CountingTrainer:
     )
     settings = GRPOSettings(
         model=str(folder),
-        tasks=(f"{Given.name}:1",),
+        tasks=(f"{Given.name}:{Given.levels[0]}",),
         seed=workload.seed,
         prompts_per_step=len(workload.steps[0]),
         group_size=workload.group_size,

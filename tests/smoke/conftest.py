@@ -1,8 +1,6 @@
 """A model that knows nothing but answers: random weights, and a vocabulary in which whole answers are single tokens."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -84,20 +82,9 @@ samples_every = 2
 """
 
 
-@pytest.fixture
-def recipe(tmp_path, tiny_model) -> Path:
+@pytest.fixture(scope="session")
+def tiny_recipe(tiny_model, tmp_path_factory) -> Path:
     """Four steps of a fraction of a second on the tiny model, evaluated and saved at every second one."""
-    path = tmp_path / "recipe.toml"
+    path = tmp_path_factory.mktemp("recipes") / "tiny.toml"
     path.write_text(f"model = {json.dumps(str(tiny_model), ensure_ascii=False)}\n{RECIPE}", encoding="utf-8")
     return path
-
-
-@pytest.fixture(scope="session")
-def smallpress():
-    """Runs the command line as a process of its own, to its end."""
-
-    def call(*words: object) -> subprocess.CompletedProcess:
-        command = [sys.executable, "-m", "smallpress.cli.main", *map(str, words)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=200)
-
-    return call

@@ -6,14 +6,18 @@ some milliseconds. Prints one JSON object: what was tried, and what came out oth
 """
 
 import builtins
+import importlib
+import io
 import json
 import os
 import random
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import redirect_stderr
 from pathlib import Path
 
 import torch
@@ -22,6 +26,7 @@ from smallpress.cli.main import run
 from smallpress.engine.engine import Engine
 from smallpress.optim.master import MasterWeights
 from smallpress.rl import trainer
+from smallpress.rl.run import Run
 from smallpress.run.folder import RunFolder
 from smallpress.run.metrics import read_metrics
 from smallpress.weights.checkpoint import load_checkpoint
@@ -30,14 +35,14 @@ DISK = ("fsync", "replace", "rename", "unlink", "rmdir", "mkdir", "write", "trun
 
 
 class Countdown:
-    """Ends this process at the n-th tick, so suddenly that nothing can be tidied up."""
+    """Ends this process at the n-th tick, so suddenly that nothing can be tidied up. Switched off it does not count."""
 
     def __init__(self, n: int):
-        self.n = n
+        self.n, self.on = n, True
 
     def tick(self) -> bool:
-        self.n -= 1
-        return self.n == -1
+        self.n -= self.on
+        return self.on and self.n == -1
 
     def __call__(self) -> None:
         if self.tick():
@@ -94,6 +99,20 @@ def on_disk(n: int) -> Countdown:
         return HalfWritten(found, countdown) if mode == "xb" else found
 
     builtins.open = opened
+    return countdown
+
+
+def in_save(n: int) -> Countdown:
+    """Every operation on the disk from the first of a checkpoint to the last of removing an older one."""
+    countdown, save = on_disk(n), Run._save
+    countdown.on = False
+
+    def saving(run: Run) -> None:
+        countdown.on = True
+        save(run)
+        countdown.on = False
+
+    Run._save = saving
     return countdown
 
 
@@ -187,6 +206,18 @@ class Trials:
         counted.unlink()
         return found
 
+    def as_processes(self, n: int, seconds: float) -> None:
+        """As at_moments, with nothing forked: processes as a person starts them, killed once they are at work."""
+        chance, path = random.Random(1), self.folder / "processes"
+        for i in range(n):
+            words = ["resume", path] if i else ["grpo", self.recipe, "--out", path]
+            with subprocess.Popen([sys.executable, "-m", "smallpress.cli.main", *words], stderr=subprocess.PIPE) as one:
+                one.stderr.readline()
+                time.sleep(chance.uniform(0.0, seconds))
+                one.kill()
+            self.n_kills += one.returncode == -signal.SIGKILL
+        self.check(path, self.go_on(path), "processes")
+
     def at_moments(self, n: int, seconds: float) -> None:
         """Kill one run after the other at random moments, and once let it end."""
         chance, path = random.Random(0), self.folder / "moments"
@@ -222,8 +253,27 @@ def without_seconds(value: object) -> object:
     return [without_seconds(inner) for inner in value] if isinstance(value, list) else value
 
 
-def import_the_rest() -> None:
-    """What torch imports only when an optimizer first steps."""
+LATE = ["jinja2.sandbox", "numpy.ma"] + [
+    f"smallpress.{name}"
+    for name in (
+        "cli.resume",
+        "engine.torch_runner",
+        "evaluate.baseline",
+        "evaluate.problems",
+        "evaluate.tables",
+        "tokenizer.sandbox",
+        "weights.export",
+        "weights.reference",
+    )
+]
+
+
+def import_what_comes_late(folder: Path) -> None:
+    """The verbs import when they are called, and torch when an optimizer first steps: here, once for all children."""
+    for name in LATE:
+        importlib.import_module(name)
+    with redirect_stderr(io.StringIO()):
+        run(["resume", str(folder / "no-run")])
     parameter = torch.nn.Parameter(torch.zeros(1))
     parameter.grad = torch.ones(1)
     torch.optim.AdamW([parameter], fused=True).step()
@@ -231,7 +281,7 @@ def import_the_rest() -> None:
 
 def main(recipe: Path, folder: Path) -> None:
     torch.set_num_threads(1)
-    import_the_rest()
+    import_what_comes_late(folder)
     trials = Trials(recipe, folder)
     began = time.perf_counter()
     assert trials.begin(trials.unbroken) == 0, trials.log.read_text()
@@ -244,10 +294,13 @@ def main(recipe: Path, folder: Path) -> None:
 
     # The base is the run when it has begun the steps that lead to its last checkpoint: four updates are done.
     trials.begin(trials.base, prepare=lambda: before_each(trainer, "accumulate", Countdown(4)))
+    n_save = trials.count(in_save, fresh=False)
     n_disk = trials.count(on_disk, fresh=False)
-    trials.at_points("disk", on_disk, list(range(n_disk)), fresh=False)
+    trials.at_points("save", in_save, list(range(n_save)), fresh=False)
+    trials.at_points("disk", on_disk, spread(n_disk, 16), fresh=False)
     trials.at_moments(8, seconds)
-    print(json.dumps({"n_kills": trials.n_kills, "n_disk": n_disk, "faults": trials.faults, "seconds": seconds}))
+    trials.as_processes(2, seconds)
+    print(json.dumps({"n_kills": trials.n_kills, "n_save": n_save, "faults": trials.faults}))
 
 
 def spread(n: int, wanted: int) -> list[int]:

@@ -14,13 +14,13 @@ class PagedAttention:
     All tokens are written first; then all decode rows attend together and each prefill on its own.
     """
 
-    def __init__(self, kv: Tensor, batch: Batch, J: int, decode: DecodeAttention | None):
+    def __init__(self, kv: Tensor, batch: Batch, decode: DecodeAttention | None):
         for source, target in batch.copies:
             kv[:, :, target] = kv[:, :, source]
         self.kv = kv
         self.slots_N = torch.from_numpy(batch.slots_N).to(kv.device)
         self.n_decode, self.decode = len(batch.lengths_B), decode
-        self.prefills = [PrefillAttention(prefill, kv, J) for prefill in batch.prefills]
+        self.prefills = [PrefillAttention(prefill, kv) for prefill in batch.prefills]
 
     def __call__(self, layer: int, q_NHD: Tensor, k_NKD: Tensor, v_NKD: Tensor) -> Tensor:
         for pages, new_NKD in zip(self.kv[layer], (k_NKD, v_NKD), strict=True):
@@ -35,20 +35,23 @@ class PagedAttention:
 class PrefillAttention:
     """Several new tokens of one sequence, the T last of its S."""
 
-    def __init__(self, prefill: Prefill, kv: Tensor, J: int):
+    def __init__(self, prefill: Prefill, kv: Tensor):
         self.rows = slice(prefill.start, prefill.start + prefill.n_tokens)
         self.table_1P = torch.from_numpy(prefill.table)[None].to(kv.device)
         T, self.S = prefill.n_tokens, prefill.length
-        future_TS = torch.full((T, self.S), -torch.inf, dtype=kv.dtype, device=kv.device).triu(self.S - T + 1)
-        self.bias_11XS = future_TS.repeat(J, 1)[None, None]
+        self.bias_TS = None  # from the first token on, attention is plainly causal
+        if T < self.S:
+            self.bias_TS = torch.full((T, self.S), -torch.inf, dtype=kv.dtype, device=kv.device).triu(self.S - T + 1)
 
     def __call__(self, q_NHD: Tensor, pages: Tensor) -> Tensor:
+        """The kv heads lie along the batch axis, so that their J query heads share keys without copies of them."""
         q_THD = q_NHD[self.rows]
         T, H, D = q_THD.shape
-        k_1KSD, v_1KSD = (
-            gather_pages(half, self.table_1P)[:, : self.S].unflatten(-1, (-1, D)).transpose(1, 2) for half in pages
+        k_SKD, v_SKD = (gather_pages(half, self.table_1P)[0, : self.S].unflatten(-1, (-1, D)) for half in pages)
+        J = H // k_SKD.shape[1]
+        q_KJTD = q_THD.unflatten(1, (-1, J)).permute(1, 2, 0, 3)
+        k_KJSD, v_KJSD = (x_SKD.transpose(0, 1)[:, None].expand(-1, J, -1, -1) for x_SKD in (k_SKD, v_SKD))
+        out_KJTD = F.scaled_dot_product_attention(
+            q_KJTD, k_KJSD, v_KJSD, attn_mask=self.bias_TS, is_causal=self.bias_TS is None
         )
-        K = k_1KSD.shape[1]
-        q_1KXD = q_THD.view(T, K, H // K, D).permute(1, 2, 0, 3).reshape(1, K, -1, D)  # X = J * T
-        out_1KXD = F.scaled_dot_product_attention(q_1KXD, k_1KSD, v_1KSD, attn_mask=self.bias_11XS)
-        return out_1KXD.view(K, H // K, T, D).permute(2, 0, 1, 3).reshape(T, H, D)
+        return out_KJTD.permute(2, 0, 1, 3).reshape(T, H, D)

@@ -50,9 +50,9 @@ class TorchRunner:
     @torch.inference_mode()
     def run(self, batch: Batch) -> Tensor:
         """Logits [R, V] of the rows that `batch.logit_rows_R` names, in the runner's dtype."""
-        device, heads = self.kv.device, self.config.attention
+        device = self.kv.device
         decode = self._decode_rows(batch)
-        attend = PagedAttention(self.kv, batch, heads.n_heads // heads.n_kv_heads, decode)
+        attend = PagedAttention(self.kv, batch, decode)
         ids_N, positions_N = (torch.from_numpy(array).to(device) for array in (batch.ids_N, batch.positions_N))
         hidden_NM = self.model(ids_N, positions_N, attend)
         self.decode = decode
