@@ -116,11 +116,11 @@ def write_gain(folder: Path, before: "Result", after: "Result", seconds: float) 
 
 
 def three_thoughts(before: "Result", after: "Result") -> str:
-    """Three held-out problems with what the model wrote before and after, the hardest of each family first."""
+    """Three held-out problems with what the model wrote before and after: of different kinds, the hardest first."""
     old = {(problem.family, problem.key): problem for problem in before.problems}
-    shown: dict[str, Problem] = {}
+    shown: dict[tuple[str, int], Problem] = {}
     for problem in sorted(after.problems, key=lambda problem: -(problem.steps or 0)):
-        shown.setdefault(problem.family, problem)
+        shown.setdefault((problem.family, problem.level), problem)
     parts = []
     for problem in list(shown.values())[:3]:
         parts.append(f"{problem.prompt}   (the answer is {problem.reference})")

@@ -61,7 +61,7 @@ def baseline(
     Each question is answered 3 (1 + samples) times. Where two ways tie, the earlier form and the strict reading win.
     """
     results = []
-    for name, form in PROMPT_FORMS.items():
+    for name in PROMPT_FORMS:
         for sampling in (
             Sampling(max_tokens=max_tokens, seed=seed),
             Sampling(samples=samples, temperature=temperature, top_p=top_p, max_tokens=max_tokens, seed=seed),

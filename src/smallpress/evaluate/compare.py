@@ -28,6 +28,7 @@ class Comparison(Change):
     after_label: str
     problem_set: str
     by_family: dict[str, Change]
+    by_level: dict[str, Change]
     by_steps: dict[str, Change]
 
 
@@ -44,6 +45,7 @@ def compare(before: Result, after: Result) -> Comparison:
         after_label=after.label,
         problem_set=before.problem_set,
         by_family=_grouped(pairs, lambda problem: problem.family),
+        by_level=_grouped(pairs, lambda problem: f"{problem.family}:{problem.level}"),
         by_steps=_grouped([pair for pair in pairs if pair[0].steps is not None], steps_name),
     )
 

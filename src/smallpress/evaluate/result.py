@@ -157,13 +157,15 @@ class Result(Frozen):
         return f"{self.model}, {self.form}, {self.sampling}, {self.reading} reading"
 
     def metrics(self, prefix: str = "eval/") -> dict[str, float]:
-        """For metrics.jsonl: accuracy, low and high over all problems and by family, length, form and truncation."""
+        """For metrics.jsonl: accuracy, low and high over all problems and by family (by level where there is one family),
+        length, form and truncation."""
+        parts = self.by_family if len(self.by_family) > 1 else self.by_level
         values = {
             f"{prefix}mean_length": self.overall.mean_tokens,
             f"{prefix}well_formed": self.overall.well_formed_share,
             f"{prefix}truncated": self.overall.truncated_share,
         }
-        for name, summary in {"": self.overall, **{f"{name}/": one for name, one in self.by_family.items()}}.items():
+        for name, summary in {"": self.overall, **{f"{name}/": one for name, one in parts.items()}}.items():
             accuracy = summary.accuracy
             values |= {f"{prefix}{name}{end}": getattr(accuracy, at) for end, at in _LOGGED.items()}
         return values

@@ -31,8 +31,8 @@ def result_grid(result: Result) -> Grid:
 
 
 def comparison_grid(comparison: Comparison) -> Grid:
-    groups: list[Mapping[str, Change]] = [{"all": comparison}, comparison.by_family]
-    groups += [comparison.by_steps] if len(comparison.by_steps) > 1 else []
+    parts = (comparison.by_family, comparison.by_level, comparison.by_steps)
+    groups: list[Mapping[str, Change]] = [{"all": comparison}, *(part for part in parts if len(part) > 1)]
     return Grid(
         f"before: {comparison.before_label}; after: {comparison.after_label}",
         [

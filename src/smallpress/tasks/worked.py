@@ -1,4 +1,4 @@
-"""The worked example a prompt may show: a problem of the same kind, with program-written working, never the one asked."""
+"""The worked example a prompt may show: a problem of the kind asked, with program-written working, never that one."""
 
 from itertools import islice
 

@@ -136,7 +136,7 @@ def test_the_worked_example_stands_in_the_prompt(engine_saying, tokenizer):
     prompts = []
     engine = engine_saying(lambda prompt, _: prompts.append(prompt) or tagged(0))
     worked = ("What is 1 + 1?", tagged(2))
-    evaluate(engine, tokenizer, questions()[:1], TASKS, "r1_zero_example", example=worked)
+    evaluate(engine, tokenizer, questions()[:1], TASKS, "r1_zero_example", shown=lambda _: worked)
     assert prompts[0].index("What is 1 + 1?") < prompts[0].index("<answer> 2 </answer>") < prompts[0].index("3 + 4")
 
 
