@@ -2,12 +2,14 @@
 
 import doctest
 import importlib
+import re
 from pathlib import Path
 
 import pytest
 
 PACKAGE = Path(__file__).parents[2] / "src/smallpress"
-WITH_EXAMPLES = [path for path in sorted(PACKAGE.glob("*/*.py")) if ">>> " in path.read_text(encoding="utf-8")]
+EXAMPLE = re.compile(r"^ +>>> ", re.MULTILINE)
+WITH_EXAMPLES = [path for path in sorted(PACKAGE.glob("*/*.py")) if EXAMPLE.search(path.read_text(encoding="utf-8"))]
 
 
 @pytest.mark.parametrize("path", WITH_EXAMPLES, ids=lambda path: f"{path.parent.name}.{path.stem}")

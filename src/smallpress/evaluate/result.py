@@ -157,9 +157,12 @@ class Result(Frozen):
         return f"{self.model}, {self.form}, {self.sampling}, {self.reading} reading"
 
     def metrics(self, prefix: str = "eval/") -> dict[str, float]:
-        """For metrics.jsonl: accuracy, low and high over all problems and by family (by level where there is one family),
-        length, form and truncation."""
-        parts = self.by_family if len(self.by_family) > 1 else self.by_level
+        """For metrics.jsonl: accuracy, low and high overall and by family, length, form and truncation.
+
+        Where all problems are of one family, its levels take the families' place.
+        """
+        one_family_of_levels = len(self.by_family) == 1 and len(self.by_level) > 1
+        parts = self.by_level if one_family_of_levels else self.by_family
         values = {
             f"{prefix}mean_length": self.overall.mean_tokens,
             f"{prefix}well_formed": self.overall.well_formed_share,

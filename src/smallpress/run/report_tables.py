@@ -20,6 +20,8 @@ def gains_table(result: Row) -> str:
     if not is_gain(result):
         return ""
     families = result.get("by_family")
+    if isinstance(families, Mapping) and len(families) < 2:
+        families = result.get("by_level", families)
     rows = [_gain_row("all", result, ' class="all"')]
     if isinstance(families, Mapping):
         rows += [

@@ -194,7 +194,7 @@ def test_a_file_that_is_no_result_is_named_with_its_field(tmp_path):
 def test_metrics_are_named_for_the_report(engine_saying, tokenizer):
     result = evaluate(engine_saying(right), tokenizer, questions(), TASKS, "r1_zero")
     metrics = result.metrics()
-    assert metrics["eval/accuracy"] == metrics["eval/sum/accuracy"] == metrics["eval/high"] == 1.0
+    assert metrics["eval/accuracy"] == metrics["eval/sum:1/accuracy"] == metrics["eval/high"] == 1.0
     assert metrics["eval/low"] == result.overall.accuracy.low < 1
 
 
@@ -216,7 +216,7 @@ def test_the_report_draws_its_table_of_gains_from_a_comparison(engine_saying, to
         log.write(0, before.metrics())
         log.write(9, after.metrics())
     html = write_report(tmp_path).read_text(encoding="utf-8")
-    for words in ("+50.0", "before: old, chat, greedy, strict reading", "Held-out accuracy by family", "sum 100 %"):
+    for words in ("+50.0", "before: old, chat, greedy, strict reading", "Held-out accuracy by family", "sum:1 100 %"):
         assert words in html
 
 
