@@ -19,7 +19,7 @@ def shown_commands() -> list[str]:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```(?:sh|bash|console)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     lines = "".join(blocks).replace("\\\n", " ").splitlines()
-    return [" ".join(shlex.split(line.removeprefix("$ "), comments=True)) for line in lines if line.strip()]
+    return [shlex.join(shlex.split(line.removeprefix("$ "), comments=True)) for line in lines if line.strip()]
 
 
 def targets() -> list[str]:

@@ -70,7 +70,7 @@ def test_a_run_measures_trains_measures_again_and_says_what_it_gained(tiny_recip
     assert settings["steps"] == 2 and settings["dtype"] in ("bfloat16", "float32")  # what "auto" came to
     assert load_transformer(out / "model").embed.weight.shape == (512, 32)
     report = (out / "report.html").read_text()
-    assert "<svg" in report and "Before and after" in report
+    assert "<svg" in report and "What it gained" in report
 
     result = json.loads((out / "result.json").read_bytes())
     asked = {when: json.loads((out / f"{when}.json").read_bytes()) for when in ("before", "after")}

@@ -57,7 +57,8 @@ def run(
     text = _whole_question(question)
     if text is None and json:
         raise UserError("--json is for one question", "give it after the model, or pipe it in")
-    given = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p, "max_tokens": max_tokens}
+    given = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p}
+    given |= {"max_tokens": max_tokens, "seed": seed}
     settings = {key: value for key, value in given.items() if value is not None}
     with _loading(model):
         talk = open_talk(model, settings, template, dtype, offline)

@@ -19,7 +19,7 @@ from smallpress.model.config import ModelConfig
 from smallpress.model.gqa import Attend
 from smallpress.model.rope import rope_tables
 
-PACKED_ROWS = 64  # the batch oneDNN lays the weights out for; measured best for 1 to 256 rows
+PACKED_ROWS = 64  # the batch oneDNN lays the weights out for; other numbers made no difference for 1 to 256 rows
 
 
 def can_pack(dtype: torch.dtype, device: torch.device) -> bool:
@@ -34,26 +34,38 @@ def can_pack(dtype: torch.dtype, device: torch.device) -> bool:
 
 
 class Linear:
-    """x @ weight.T + bias, then silu, or times or plus another tensor."""
+    """x @ weight.T + bias, then silu, or times another tensor."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, packed: bool):
-        self.packed, self.bias = packed, bias
-        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, PACKED_ROWS) if packed else weight
+    def __init__(self, weight: Tensor, bias: Tensor | None):
+        self.weight, self.bias = weight, bias
 
     def __call__(self, x: Tensor) -> Tensor:
-        if self.packed:
-            return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
         return F.linear(x, self.weight, self.bias)
 
     def silu(self, x: Tensor) -> Tensor:
-        if self.packed:
-            return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "swish", [], "")
         return F.silu(self(x))
 
     def times(self, x: Tensor, other: Tensor) -> Tensor:
-        if self.packed:
-            return torch.ops.mkldnn._linear_pointwise.binary(x, other, self.weight, self.bias, "mul")
         return self(x).mul_(other)
+
+
+class PackedLinear(Linear):
+    """The same in one oneDNN product, its weight laid out for it."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None):
+        super().__init__(torch.ops.mkldnn._reorder_linear_weight(weight, PACKED_ROWS), bias)
+        # The overloads themselves: looking them up in each call takes longer than a small product.
+        self.product = torch.ops.mkldnn._linear_pointwise.default
+        self.product_with = torch.ops.mkldnn._linear_pointwise.binary
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.product(x, self.weight, self.bias, "none", [], "")
+
+    def silu(self, x: Tensor) -> Tensor:
+        return self.product(x, self.weight, self.bias, "swish", [], "")
+
+    def times(self, x: Tensor, other: Tensor) -> Tensor:
+        return self.product_with(x, other, self.weight, self.bias, "mul")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +85,7 @@ class PackedTransformer:
     @torch.no_grad()
     def load(self, named: Mapping[str, Tensor]) -> None:
         """Take all weights, by the names of `Transformer.named_parameters()`."""
-        packed = can_pack(self.dtype, named["embed.weight"].device)
+        kind = PackedLinear if can_pack(self.dtype, named["embed.weight"].device) else Linear
 
         def linear(names: list[str], norm: str | None = None) -> Linear:
             weight = torch.cat([named[f"{name}.weight"].float() for name in names])
@@ -86,7 +98,7 @@ class PackedTransformer:
                 bias = torch.cat(
                     [weight.new_zeros(n) if b is None else b.float() for b, n in zip(biases, rows, strict=True)]
                 )
-            return Linear(weight.to(self.dtype), None if bias is None else bias.to(self.dtype), packed)
+            return kind(weight.to(self.dtype), None if bias is None else bias.to(self.dtype))
 
         self.eps = torch.tensor(self.config.norm_eps, device=named["embed.weight"].device)
         self.embed_VM = named["embed.weight"].detach().to(self.dtype, copy=True)

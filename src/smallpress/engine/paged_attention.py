@@ -23,13 +23,15 @@ class PagedAttention:
         self.prefills = [PrefillAttention(prefill, kv) for prefill in batch.prefills]
 
     def __call__(self, layer: int, q_NHD: Tensor, k_NKD: Tensor, v_NKD: Tensor) -> Tensor:
-        for pages, new_NKD in zip(self.kv[layer], (k_NKD, v_NKD), strict=True):
-            pages.view(-1, *new_NKD.shape[1:]).index_copy_(0, self.slots_N, new_NKD)
-        pieces = []
+        keys, values = self.kv[layer].view(2, -1, *k_NKD.shape[1:])
+        keys.index_copy_(0, self.slots_N, k_NKD)
+        values.index_copy_(0, self.slots_N, v_NKD)
+        if self.decode is not None and not self.prefills:
+            return self.decode(layer, q_NHD, k_NKD, v_NKD)
+        pieces = [prefill(q_NHD, self.kv[layer]) for prefill in self.prefills]
         if self.decode is not None:
-            pieces.append(self.decode(layer, *(x[: self.n_decode] for x in (q_NHD, k_NKD, v_NKD))))
-        pieces += [prefill(q_NHD, self.kv[layer]) for prefill in self.prefills]
-        return torch.cat(pieces) if len(pieces) > 1 else pieces[0]
+            pieces.insert(0, self.decode(layer, *(x_NHD[: self.n_decode] for x_NHD in (q_NHD, k_NKD, v_NKD))))
+        return torch.cat(pieces)
 
 
 class PrefillAttention:
@@ -47,7 +49,7 @@ class PrefillAttention:
         """The kv heads lie along the batch axis, so that their J query heads share keys without copies of them."""
         q_THD = q_NHD[self.rows]
         T, H, D = q_THD.shape
-        k_SKD, v_SKD = (gather_pages(half, self.table_1P)[0, : self.S].unflatten(-1, (-1, D)) for half in pages)
+        k_SKD, v_SKD = (gather_pages(half, self.table_1P)[0, : self.S].view(self.S, -1, D) for half in pages)
         J = H // k_SKD.shape[1]
         q_KJTD = q_THD.unflatten(1, (-1, J)).permute(1, 2, 0, 3)
         k_KJSD, v_KJSD = (x_SKD.transpose(0, 1)[:, None].expand(-1, J, -1, -1) for x_SKD in (k_SKD, v_SKD))

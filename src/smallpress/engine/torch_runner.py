@@ -68,7 +68,8 @@ class TorchRunner:
         if decode is not None and decode.go_on(batch):
             return decode
         del decode  # its memory is for the new one
-        return DecodeAttention(batch, self.kv) if len(batch.lengths_B) else None
+        heads = self.config.attention
+        return DecodeAttention(batch, self.kv, heads.n_heads, heads.head_dim) if len(batch.lengths_B) else None
 
     @torch.inference_mode()
     def sample(

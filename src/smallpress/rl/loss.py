@@ -14,7 +14,7 @@ def k3(policy_logprobs_P: Tensor, ref_logprobs_P: Tensor) -> Tensor:
     DeepSeekMath eq. 4. It has no upper bound: a token that pi_ref likes and pi has all but dropped costs e^gap.
     """
     gap_P = ref_logprobs_P - policy_logprobs_P
-    return gap_P.exp() - gap_P - 1
+    return gap_P.expm1() - gap_P
 
 
 def sampler_weights(old_logprobs_P: Tensor, sampler_logprobs_P: Tensor, cap: float) -> Tensor:

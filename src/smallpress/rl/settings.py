@@ -111,3 +111,5 @@ class GRPOSettings(Settings):
             raise ValueError("give steps, minutes or both: the run has no end")
         if self.lr_shape != "constant" and self.steps is None:
             raise ValueError(f"lr_shape={self.lr_shape} needs steps: it must know where the run ends")
+        if self.target_entropy and self.temperature > self.max_temperature:
+            raise ValueError(f"temperature={self.temperature} is above max_temperature={self.max_temperature}")

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from smallpress.engine.packed import Linear, PackedTransformer, can_pack
+from smallpress.engine.packed import Linear, PackedLinear, PackedTransformer, can_pack
 from smallpress.model.transformer import Transformer
 
 BF16_ROUNDING = 2.0**-7
@@ -53,7 +53,7 @@ def test_a_packed_product_equals_the_plain_one(n_rows: int, with_bias: bool):
         torch.randn(n, m, generator=generator).bfloat16() for n, m in ((n_rows, 48), (80, 48), (n_rows, 80))
     )
     bias = torch.randn(80, generator=generator).bfloat16() if with_bias else None
-    packed, plain = Linear(weight, bias, packed=True), Linear(weight, bias, packed=False)
+    packed, plain = PackedLinear(weight, bias), Linear(weight, bias)
     for got, wanted in (
         (packed(x), plain(x)),
         (packed.silu(x), plain.silu(x)),

@@ -49,8 +49,9 @@ BUSY = {
     "weight_decay": 0.1,
     "lr_shape": "cosine",
     "steps": 5,
+    "target_entropy": 2.0,
 }
-"""Everything that has a state: two levels, a reference that is reset, a schedule, moments, resampling."""
+"""Everything that has a state: two levels, a reference that is reset, a schedule, moments, resampling, a thermostat."""
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_gives_others(make_trainer):

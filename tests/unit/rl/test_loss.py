@@ -13,9 +13,10 @@ GRPO = ALGORITHMS["grpo"]
 
 
 def test_k3_is_never_negative_and_zero_only_at_equality():
-    gaps = torch.linspace(-5, 5, 101)
+    gaps = torch.cat((torch.arange(-50, 51) / 10, torch.logspace(-7, -1, 50), -torch.logspace(-7, -1, 50)))
     values = k3(torch.zeros_like(gaps), gaps)
-    assert values.min() == values[50] == 0 and (values[gaps != 0] > 0).all()
+    assert (values >= 0).all() and (values[gaps == 0] == 0).all()
+    assert (values[gaps.abs() > 1e-3] > 0).all()  # nearer than that the square of the gap is below fp32
 
 
 def test_k3_on_paper():

@@ -14,7 +14,7 @@ from smallpress.tasks.example import Verdict
 ALWAYS = {
     *("reward", "reward_std", "accuracy", "frac_reward_zero_std", "rewards/accuracy/mean", "n_prompts"),
     *("completions/mean_length", "completions/max_length", "completions/clipped_ratio", "completions/repeated_share"),
-    *("n_levels_open", "skipped_groups", "grad_norm", "seconds/rollout", "seconds/update"),
+    *("n_levels_open", "skipped_groups", "temperature", "grad_norm", "seconds/rollout", "seconds/update"),
 }
 TRAINED = {
     *("loss", "entropy", "lr", "skipped", "clip_ratio/low_mean", "clip_ratio/high_mean"),
@@ -264,6 +264,19 @@ def test_each_update_averages_over_its_own_rollouts(make_trainer, n):
 def test_the_rate_follows_its_schedule(make_trainer):
     trainer = make_trainer(warmup=4, lr=0.02, group_size=32)
     assert [trainer.step()[0]["lr"] for _ in range(5)] == pytest.approx([0.005, 0.01, 0.015, 0.02, 0.02])
+
+
+def test_a_policy_that_is_too_sure_is_asked_at_a_higher_temperature_and_trained_at_it(make_trainer):
+    """5 nats are more than 32 words can hold (ln 32 = 3.5), so every step is below the target."""
+    trainer = make_trainer(target_entropy=5.0, temperature=0.5, max_temperature=0.55, group_size=32)
+    metrics = [trainer.step()[0] for _ in range(4)]
+    assert [step["temperature"] for step in metrics] == pytest.approx([0.5, 0.54, 0.55, 0.55])
+    assert all(step["sampling/logp_difference/mean"] < 1e-5 for step in metrics)
+
+
+def test_without_a_target_the_temperature_stays(make_trainer):
+    trainer = make_trainer(temperature=2.0)
+    assert [trainer.step()[0]["temperature"] for _ in range(2)] == [2.0, 2.0]
 
 
 def test_own_clip_bounds_replace_the_algorithms(make_trainer):
