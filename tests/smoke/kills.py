@@ -211,7 +211,8 @@ class Trials:
         chance, path = random.Random(1), self.folder / "processes"
         for i in range(n):
             words = ["resume", path] if i else ["grpo", self.recipe, "--out", path]
-            with subprocess.Popen([sys.executable, "-m", "smallpress.cli.main", *words], stderr=subprocess.PIPE) as one:
+            command = [sys.executable, "-m", "smallpress.cli.main", *words]
+            with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as one:
                 one.stderr.readline()
                 time.sleep(chance.uniform(0.0, seconds))
                 one.kill()
@@ -289,7 +290,7 @@ def main(recipe: Path, folder: Path) -> None:
 
     n_engine = trials.count(in_engine, fresh=True)
     n_updates = trials.count(in_update, fresh=True)
-    trials.at_points("engine", in_engine, spread(n_engine, 10), fresh=True)
+    trials.at_points("engine", in_engine, spread(n_engine, 8), fresh=True)
     trials.at_points("update", in_update, spread(n_updates, 6), fresh=True)
 
     # The base is the run when it has begun the steps that lead to its last checkpoint: four updates are done.
@@ -297,7 +298,7 @@ def main(recipe: Path, folder: Path) -> None:
     n_save = trials.count(in_save, fresh=False)
     n_disk = trials.count(on_disk, fresh=False)
     trials.at_points("save", in_save, list(range(n_save)), fresh=False)
-    trials.at_points("disk", on_disk, spread(n_disk, 16), fresh=False)
+    trials.at_points("disk", on_disk, spread(n_disk, 12), fresh=False)
     trials.at_moments(8, seconds)
     trials.as_processes(2, seconds)
     print(json.dumps({"n_kills": trials.n_kills, "n_save": n_save, "faults": trials.faults}))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from smallpress.run.errors import UserError
 from smallpress.tokenizer.chat import encode_chat
-from smallpress.tokenizer.prompts import encode_prompt, prompt_form
+from smallpress.tokenizer.prompts import ANSWER_TAGS, encode_prompt, prompt_form
 from smallpress.tokenizer.streaming import StopStrings
 from smallpress.tokenizer.thinking import Kind, ThinkingSplitter, opens_thinking
 from smallpress.tokenizer.tokenizer import Tokenizer
@@ -71,8 +71,9 @@ class Talk:
         """
         prompt_ids = self._prompt(question)
         opened = opens_thinking(self.tokenizer.decode(prompt_ids[-16:], skip_special=False))
-        stops = StopStrings(self.tokenizer, prompt_form(self.form).stops)
-        run = _Run(self.engine, self._request(prompt_ids, stops), stops, ThinkingSplitter(opened))
+        form = prompt_form(self.form)
+        stops = StopStrings(self.tokenizer, form.stops)
+        run = _Run(self.engine, self._request(prompt_ids, stops), stops, opened, form.tags_answer)
         yield from run.pieces(stopped)
         self.last = run.reply()
         self.messages.append({"role": "user", "content": question})
@@ -119,8 +120,11 @@ SETTINGS = ("temperature", "top_p", "top_k", "min_p", "max_tokens", "seed")
 class _Run:
     """One request on its way through the engine."""
 
-    def __init__(self, engine: TalkEngine, request: "Request", stops: StopStrings, splitter: ThinkingSplitter) -> None:
-        self._engine, self._request, self._stops, self._splitter = engine, request, stops, splitter
+    def __init__(
+        self, engine: TalkEngine, request: "Request", stops: StopStrings, opened: bool, tags_answer: bool
+    ) -> None:
+        self._engine, self._request, self._stops = engine, request, stops
+        self._splitter = _Splitter(opened, tags_answer)
         self._texts: dict[Kind, list[str]] = {"thinking": [], "answer": []}
         self._completion: Completion | None = None
         self._n_tokens = self._n_thinking = 0
@@ -167,3 +171,23 @@ class _Run:
             seconds=time.perf_counter() - self._began,
             seconds_to_first=self._first - self._began,
         )
+
+
+class _Splitter:
+    """Thinking and answer apart, and the answer out of the tags that a form puts around it for a checker."""
+
+    def __init__(self, opened: bool, tags_answer: bool) -> None:
+        self._thinking = ThinkingSplitter(opened)
+        self._tags = ThinkingSplitter(tags=ANSWER_TAGS) if tags_answer else None
+
+    def push(self, text: str) -> list[tuple[Kind, str]]:
+        return [part for kind, piece in self._thinking.push(text) for part in self._untagged(kind, piece)]
+
+    def flush(self) -> list[tuple[Kind, str]]:
+        parts = [part for kind, piece in self._thinking.flush() for part in self._untagged(kind, piece)]
+        return parts if self._tags is None else parts + [("answer", piece) for _, piece in self._tags.flush()]
+
+    def _untagged(self, kind: Kind, text: str) -> list[tuple[Kind, str]]:
+        if self._tags is None or kind == "thinking":
+            return [(kind, text)]
+        return [("answer", piece) for _, piece in self._tags.push(text)]

@@ -23,6 +23,7 @@ R1_ZERO = (
     "<think> thinking comes here </think> <answer> answer comes here </answer>"
 )
 NEXT_TURN = "\nUser:"
+ANSWER_TAGS = ("<answer>", "</answer>")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,11 @@ class PromptForm:
     stops: tuple[str, ...] = ()
     opened: bool = False
     with_example: bool = False
+
+    @property
+    def tags_answer(self) -> bool:
+        """Whether the answer stands in tags of its own."""
+        return ANSWER_TAGS[1] in self.stops
 
     def checked_text(self, completion: str) -> str:
         """What a checker reads: the completion up to a turn the model made up, with the tag the prompt opened.
@@ -49,8 +55,8 @@ PROMPT_FORMS = {
     form.name: form
     for form in (
         PromptForm("chat"),
-        PromptForm("r1_zero", stops=("</answer>", NEXT_TURN)),
-        PromptForm("r1_zero_example", stops=("</answer>", NEXT_TURN), with_example=True),
+        PromptForm("r1_zero", stops=(ANSWER_TAGS[1], NEXT_TURN)),
+        PromptForm("r1_zero_example", stops=(ANSWER_TAGS[1], NEXT_TURN), with_example=True),
     )
 }
 

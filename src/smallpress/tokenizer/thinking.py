@@ -11,7 +11,8 @@ class ThinkingSplitter:
     """A state machine over pieces of text: `push` each piece, then `flush`.
 
     Text between `<think>` and `</think>` is thinking, everything else answer; tags may be cut anywhere between pieces
-    and are not given out, nor is the white space around them. `opened` where the prompt ends inside an open tag.
+    and are not given out, nor is the white space around them. `opened` where the prompt ends inside an open tag; other
+    `tags` tell other things apart.
     Thinking that is never closed stays thinking; a second pair of tags is thinking again; inside thinking a `<think>`,
     and outside a `</think>`, is ordinary text.
 
@@ -20,8 +21,8 @@ class ThinkingSplitter:
     [('thinking', '2 + 2'), ('answer', '4')]
     """
 
-    def __init__(self, opened: bool = False) -> None:
-        self._thinking = opened
+    def __init__(self, opened: bool = False, tags: tuple[str, str] = (OPEN, CLOSE)) -> None:
+        self._thinking, self._tags = opened, tags
         self._held = ""  # what cannot be given out yet: white space, then perhaps the beginning of a tag
         self._at_edge = True  # nothing but white space since the last tag
 
@@ -48,7 +49,7 @@ class ThinkingSplitter:
 
     @property
     def _tag(self) -> str:
-        return CLOSE if self._thinking else OPEN
+        return self._tags[self._thinking]
 
     def _emit(self, out: list[tuple[Kind, str]], text: str) -> None:
         if self._at_edge:

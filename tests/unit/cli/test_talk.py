@@ -80,8 +80,8 @@ def test_the_longest_answer_ends_for_that_reason(make_talk):
 
 
 def test_in_the_form_r1_zero_each_question_stands_alone_and_ends_with_its_answer(make_talk):
-    talk = make_talk(" <think>hm</think> <answer>4</answer> and more", "5\nUser: and", form="r1_zero")
-    assert ask(talk, "2 + 2?") == [("thinking", "hm"), ("answer", "<answer>4")]
+    talk = make_talk(" <think>hm</think> <answer> 4 </answer> and more", "5\nUser: and", form="r1_zero")
+    assert ask(talk, "2 + 2?") == [("thinking", "hm"), ("answer", "4")]
     assert ask(talk, "2 + 3?") == [("answer", "5")]
     assert prompt(talk).endswith("\n\nUser: 2 + 3?\nAssistant:") and "2 + 2?" not in prompt(talk)
 

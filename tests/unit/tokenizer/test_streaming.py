@@ -46,11 +46,11 @@ def test_a_stream_that_ends_within_a_character_ends_in_a_replacement(tiny):
 def test_a_long_stream_costs_as_much_an_id_as_a_short_one(tiny):
     def seconds(n):
         stream, stops = StreamDecoder(tiny), StopStrings(tiny, ["aaaab"])
-        began = time.perf_counter()
+        began = time.process_time()
         for _ in range(n):
             stream.push(BYTES + 97)
             stops.push(BYTES + 97)
-        return time.perf_counter() - began
+        return time.process_time() - began
 
     seconds(1000)
     short, long = (min(seconds(n) for _ in range(3)) for n in (1_000, 20_000))

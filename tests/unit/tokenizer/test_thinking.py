@@ -49,6 +49,15 @@ def test_where_the_prompt_opened_the_tag_the_text_begins_with_thinking():
     assert split_thinking("a</think>b", opened=True) == ("a", "b")
 
 
+def test_other_tags_tell_other_things_apart():
+    splitter = ThinkingSplitter(tags=("<answer>", "</answer>"))
+    assert splitter.push("so <ans") + splitter.push("wer> 4 </answer>!") == [
+        ("answer", "so"),
+        ("thinking", "4"),
+        ("answer", "!"),
+    ]
+
+
 @given(
     st.lists(st.sampled_from(["<think>", "</think>", "<", "</", "think", ">", "a", " ", "\n", "中"])).map("".join),
     st.lists(st.integers(1, 7)),
