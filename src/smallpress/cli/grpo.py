@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 SHOWN = ("reward", "accuracy", "frac_reward_zero_std", "completions/mean_length", "entropy", "eval/accuracy")
 MODEL = "model"
 MAX_RUNNING, PAGE_SIZE = 256, 16
+REPORT_EVERY = 50  # times as long as writing it takes, which grows with the run
 ROOM = 512  # tokens of context for each running request: prompt, example and answer
 
 
@@ -136,13 +137,17 @@ class Session:
             used, reserve = used + seconds_of(before), before.result.seconds
         run = Run(folder, self.trainer, self.exam.look, used, reserve)
         laps: list[float] = []
+        next_report = 0.0
 
         def on_step(step: int, metrics: dict[str, float]) -> None:
+            nonlocal next_report
             laps.append(sum(value for key, value in metrics.items() if key.startswith("seconds/")))
             line = console_line(step, {key: metrics[key] for key in SHOWN if key in metrics}, self.settings.steps)
             left = _left(self.settings, run.seconds, laps, step, reserve)
             print(f"{line}  {clock_time(run.seconds)}, {clock_time(left)} left", flush=True)
-            write_report(path)
+            if (now := time.perf_counter()) >= next_report:
+                write_report(path)
+                next_report = now + REPORT_EVERY * (time.perf_counter() - now)
 
         run.go(on_step, lambda sentence: print(sentence, file=sys.stderr, flush=True))
         if self.trainer.n_done == 0:
