@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -164,6 +165,7 @@ def arguments() -> argparse.Namespace:
 
 def main() -> int:
     options = arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the sides end with it
     options.out.mkdir(parents=True, exist_ok=True)
     python = peers_python()
     folder = model_folder(options.model, python, options.out)
