@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from smallpress.rl.run import Run, compute_dtype
+from smallpress.run.errors import UserError
 from smallpress.run.folder import RunFolder
 from smallpress.run.metrics import read_metrics
 from smallpress.weights.checkpoint import load_checkpoint
@@ -86,6 +87,17 @@ def test_a_finished_run_does_nothing_more(make_trainer, tmp_path):
     before = rows_of(tmp_path / "a")
     Run(RunFolder.open(tmp_path / "a"), make_trainer(**SETTINGS), Measured()).go(pytest.fail, quiet)
     assert rows_of(tmp_path / "a") == before
+
+
+def test_a_checkpoint_of_other_settings_or_another_version_is_refused_by_name(make_trainer, tmp_path):
+    whole_run(make_trainer, tmp_path / "a")
+    with pytest.raises(UserError, match=r"reference/embed\.weight differs"):
+        Run(RunFolder.open(tmp_path / "a"), make_trainer(**SETTINGS, beta=0.1), Measured()).go(pytest.fail, quiet)
+    newer = make_trainer(**SETTINGS)
+    state = newer.state()
+    newer.state = lambda: state | {"mood": 1}
+    with pytest.raises(UserError, match="step-000005 has no mood; go on with the smallpress that wrote it"):
+        Run(RunFolder.open(tmp_path / "a"), newer, Measured()).go(pytest.fail, quiet)
 
 
 def test_minutes_hold_what_went_before_and_what_must_come_after(make_trainer, tmp_path):
