@@ -29,7 +29,7 @@ class Exam:
 
     def look(self) -> dict[str, float]:
         """The quick one between steps: greedy, the run's own form, strict."""
-        return self._ask(self.settings.eval_n, "looking").metrics()
+        return self._ask(self.settings.eval_n, "held-out problems").metrics()
 
     def before(self, folder: Path) -> "Baseline":
         """The untrained model at its best over forms and readings; what the folder holds is not asked again."""
@@ -43,7 +43,7 @@ class Exam:
             return validated(Baseline, read_json(path), path)
         problems = held_out(settings.eval_pairs, settings.measure_n, seed=0)
         total = answers_needed(len(problems.examples), 1)
-        with Progress("the untrained model", total=total, unit="answers") as progress:
+        with Progress("asking the untrained model", total=total, unit="answers") as progress:
             found = baseline(
                 self.engine,
                 self.tokenizer,
@@ -67,7 +67,7 @@ class Exam:
         path = folder / AFTER
         if path.exists():
             return load_result(path)
-        result = self._ask(self.settings.measure_n, "the trained model")
+        result = self._ask(self.settings.measure_n, "asking the trained model")
         result.save(path)
         return result
 

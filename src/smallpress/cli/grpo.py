@@ -182,8 +182,9 @@ def _rehearse(settings: "GRPOSettings", offline: bool) -> None:
     metrics, _ = session.trainer.step()
     seconds = time.perf_counter() - began
     print(console_line(1, {key: value for key, value in metrics.items() if key in SHOWN}))
-    print(f"one step took {clock_time(seconds)}")
+    print(f"one step took {seconds:.1f} seconds")
     if settings.steps is not None:
-        print(f"{settings.steps} steps would take {clock_time(seconds * settings.steps)}")
+        print(f"{settings.steps} steps would take {clock_time(seconds * settings.steps)}, and the measuring")
     if settings.minutes is not None:
-        print(f"about {int(60 * settings.minutes / seconds)} steps fit in {settings.minutes:g} minutes")
+        n_fitting = int(60 * settings.minutes / seconds)
+        print(f"about {n_fitting} steps fit in {settings.minutes:g} minutes, less what the measuring takes")

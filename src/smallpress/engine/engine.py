@@ -113,8 +113,7 @@ class Engine:
             pieces = self._compute(step)
         except BaseException:
             # Pages published for this step were perhaps not filled. Whoever catches may go on stepping.
-            self.scheduler.restart()
-            self.runner.reset()
+            self.release()
             raise
         self._n_steps += 1
         self._busy_seconds += time.perf_counter() - began
@@ -190,8 +189,13 @@ class Engine:
 
     def update_weights(self, named: Mapping[str, Any]) -> None:
         """Take over new weights. Requests under way keep their ids so far and are computed again with the new ones."""
-        self.scheduler.restart()
+        self.release()
         self.runner.update_weights(named)
+
+    def release(self) -> None:
+        """Give back the memory of the cache, for who computes between two rounds; what is under way starts over."""
+        self.scheduler.restart()
+        self.runner.reset()
 
     def stats(self) -> Stats:
         return Stats(

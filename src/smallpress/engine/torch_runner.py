@@ -1,5 +1,6 @@
 """The torch runner: one forward pass a step over every token that is due, keys and values in pages."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -44,7 +45,7 @@ class TorchRunner:
         """
         heads = self.config.attention
         shape = (self.config.n_layers, 2, self.n_pages, self.page_size, heads.n_kv_heads * heads.head_dim)
-        self.kv = torch.zeros(shape, dtype=self.model.dtype, device=self.model.embed_VM.device)
+        self.kv = _zeros(shape, self.model.dtype, self.model.embed_VM.device)
         self.decode: DecodeAttention | None = None
 
     @torch.inference_mode()
@@ -89,4 +90,10 @@ class TorchRunner:
             if named[name].shape != shape:
                 raise UserError(f"{name} has shape {tuple(named[name].shape)}", f"it must be {tuple(shape)}")
         self.model.load(named)
-        self.decode = None
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Zeros; on a CPU the system gives their memory when they are first written to, so unused pages cost none."""
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    return torch.from_numpy(np.zeros(math.prod(shape) * dtype.itemsize, dtype=np.uint8)).view(dtype).view(shape)

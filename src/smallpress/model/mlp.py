@@ -1,5 +1,8 @@
 """The dense feed-forward."""
 
+from typing import Any
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -16,4 +19,24 @@ class SwiGLU(nn.Module):
         self.down = nn.Linear(config.inter_dim, dim, bias=config.bias)
 
     def forward(self, x_NM: Tensor) -> Tensor:
-        return self.down(F.silu(self.gate(x_NM)) * self.up(x_NM))
+        return _GatedDown.apply(self.gate(x_NM), self.up(x_NM), self.down.weight, self.down.bias)
+
+
+class _GatedDown(torch.autograd.Function):
+    """down(silu(gate) * up) + bias, keeping gate and up for the backward pass, where autograd's own would keep four
+    arrays of their size: the widest of a layer, half of what a training step holds."""
+
+    @staticmethod
+    def forward(ctx: Any, gate_NI: Tensor, up_NI: Tensor, down_MI: Tensor, bias_M: Tensor | None) -> Tensor:
+        ctx.save_for_backward(gate_NI, up_NI, down_MI)
+        ctx.has_bias = bias_M is not None
+        return F.linear(F.silu(gate_NI).mul_(up_NI), down_MI, bias_M)
+
+    @staticmethod
+    def backward(ctx: Any, grad_NM: Tensor) -> tuple[Tensor | None, ...]:
+        gate_NI, up_NI, down_MI = ctx.saved_tensors
+        act_NI = F.silu(gate_NI)
+        grad_down_MI = grad_NM.T @ (act_NI * up_NI) if ctx.needs_input_grad[2] else None
+        grad_NI = grad_NM @ down_MI
+        grad_gate_NI = torch.ops.aten.silu_backward(grad_NI * up_NI, gate_NI)
+        return grad_gate_NI, grad_NI.mul_(act_NI), grad_down_MI, grad_NM.sum(0) if ctx.has_bias else None

@@ -70,12 +70,12 @@ class Trainer:
         """One step; what is logged, and every rollout it saw."""
         began = time.perf_counter()
         groups, n_asked = self._roll_out()
+        self.engine.release()
         rolled = time.perf_counter()
         metrics = self._describe(groups, n_asked)
         metrics |= self._update([group for group in groups if self._teaches(group)])
         metrics["temperature"] = self.heat.temperature
         self.heat.observe(metrics.get("entropy", 0.0))
-        # Also where nothing was learned: the engine forgets its pages, which a run resumed from here would not have.
         self.engine.update_weights(self.weights.master)
         self.n_done += 1
         if self.reference is not None and self.n_done % self.settings.ref_reset_every == 0:
@@ -120,7 +120,8 @@ class Trainer:
             old = [frozen_logprobs(self.weights.model, batches, self.heat.temperature) for batches in minibatches]
         logs = [self._one_update(batches, old[i] if old else None) for i, batches in enumerate(minibatches)]
         # One entry an update; a key that only some have (a skipped one) is averaged over those.
-        return {key: fmean([log[key] for log in logs if key in log]) for key in {key for log in logs for key in log}}
+        keys = dict.fromkeys(key for log in logs for key in log)
+        return {key: fmean([log[key] for log in logs if key in log]) for key in keys}
 
     def _one_update(self, batches: list[MicroBatch], old: list[torch.Tensor] | None) -> dict[str, float]:
         settings = self.settings
