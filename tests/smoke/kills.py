@@ -30,7 +30,6 @@ from smallpress.rl import trainer
 from smallpress.rl.run import Run
 from smallpress.run.folder import RunFolder
 from smallpress.run.metrics import read_metrics
-from smallpress.weights.checkpoint import load_checkpoint
 
 DISK = ("fsync", "replace", "rename", "unlink", "rmdir", "mkdir", "write", "truncate", "ftruncate")
 
@@ -158,7 +157,10 @@ class Trials:
     def __init__(self, recipe: Path, folder: Path):
         self.recipe, self.folder, self.log = recipe, folder, folder / "log"
         self.n_kills, self.faults = 0, list[str]()
-        self.unbroken, self.base = folder / "unbroken", folder / "base"
+        self.base, unbroken = folder / "base", folder / "unbroken"
+        began = time.perf_counter()
+        assert self.begin(unbroken) == 0, self.log.read_text()
+        self.seconds, self.wanted = time.perf_counter() - began, contents(unbroken)
 
     def begin(self, path: Path, **how) -> int:
         return call(["grpo", self.recipe, "--out", path], self.log, **how)
@@ -168,7 +170,8 @@ class Trials:
 
     def check(self, path: Path, code: int, what: str) -> None:
         """After the last resume: all is there, and as in the unbroken run."""
-        differing = [name for name, content in contents(self.unbroken).items() if contents(path).get(name) != content]
+        found = contents(path)
+        differing = [name for name, content in self.wanted.items() if found.get(name) != content]
         left = [str(item) for item in path.rglob(".*.tmp-*")]
         if code or differing or left:
             self.faults.append(f"{what}: exit code {code}, differing {differing}, left over {left}")
@@ -207,7 +210,7 @@ class Trials:
         counted.unlink()
         return found
 
-    def as_processes(self, n: int, seconds: float) -> None:
+    def as_processes(self, n: int) -> None:
         """As at_moments, with nothing forked: processes as a person starts them, killed once they are at work."""
         chance, path = random.Random(1), self.folder / "processes"
         for i in range(n):
@@ -215,16 +218,16 @@ class Trials:
             command = [sys.executable, "-m", "smallpress.cli.main", *words]
             with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as one:
                 one.stderr.readline()
-                time.sleep(chance.uniform(0.0, seconds))
+                time.sleep(chance.uniform(0.0, self.seconds))
                 one.kill()
             self.n_kills += one.returncode == -signal.SIGKILL
         self.check(path, self.go_on(path), "processes")
 
-    def at_moments(self, n: int, seconds: float) -> None:
+    def at_moments(self, n: int) -> None:
         """Kill one run after the other at random moments, and once let it end."""
         chance, path = random.Random(0), self.folder / "moments"
         for _ in range(n):
-            self.n_kills += self.go_on(path, after=chance.uniform(0.0, seconds)) == -signal.SIGKILL
+            self.n_kills += self.go_on(path, after=chance.uniform(0.0, self.seconds)) == -signal.SIGKILL
         self.check(path, self.go_on(path), "random moments")
 
 
@@ -233,8 +236,8 @@ def contents(path: Path) -> dict[str, object]:
     if not (path / "run.json").exists():
         return {}
     newest = RunFolder.open(path).checkpoints.newest()
-    state = load_checkpoint(newest.path).state if newest else {}
-    rows = [{k: v for k, v in row.items() if not timed(k)} for row in read_metrics(path / "metrics.jsonl")]
+    state = json.loads((newest.path / "state.json").read_bytes()) if newest else {}
+    rows = [[item for item in row.items() if not timed(item[0])] for row in read_metrics(path / "metrics.jsonl")]
     found = {"step": newest and newest.step, "state": {k: v for k, v in state.items() if not timed(k)}, "metrics": rows}
     files = [newest.path / "tensors.safetensors"] if newest else []
     files += sorted(item for folder in ("model", "samples") for item in (path / folder).glob("*"))
@@ -286,23 +289,19 @@ def main(recipe: Path, folder: Path) -> None:
     torch.set_num_threads(1)
     import_what_comes_late(folder)
     trials = Trials(recipe, folder)
-    began = time.perf_counter()
-    assert trials.begin(trials.unbroken) == 0, trials.log.read_text()
-    seconds = time.perf_counter() - began
-
     n_engine = trials.count(in_engine, fresh=True)
     n_updates = trials.count(in_update, fresh=True)
-    trials.at_points("engine", in_engine, spread(n_engine, 8), fresh=True)
-    trials.at_points("update", in_update, spread(n_updates, 6), fresh=True)
+    trials.at_points("engine", in_engine, spread(n_engine, 6), fresh=True)
+    trials.at_points("update", in_update, spread(n_updates, 5), fresh=True)
 
     # The base is the run when it has begun the steps that lead to its last checkpoint: four updates are done.
     trials.begin(trials.base, prepare=lambda: before_each(trainer, "accumulate", Countdown(4)))
     n_save = trials.count(in_save, fresh=False)
     n_disk = trials.count(on_disk, fresh=False)
     trials.at_points("save", in_save, list(range(n_save)), fresh=False)
-    trials.at_points("disk", on_disk, spread(n_disk, 12), fresh=False)
-    trials.at_moments(8, seconds)
-    trials.as_processes(2, seconds)
+    trials.at_points("disk", on_disk, spread(n_disk, 8), fresh=False)
+    trials.at_moments(6)
+    trials.as_processes(2)
     print(json.dumps({"n_kills": trials.n_kills, "n_save": n_save, "faults": trials.faults}))
 
 

@@ -168,15 +168,27 @@ def test_ctrl_c_is_one_line_and_resume_goes_on(tiny_recipe, tmp_path, capfd):
     assert [row["step"] for row in read_metrics(out / "metrics.jsonl")] == list(range(31))
 
 
+ALL_STATE = """
+steps = 6
+measure_n = 2
+algorithm = "dapo"
+beta = 0.01
+ref_reset_every = 3
+target_entropy = 7.0
+"""
+"""What adds to a run's state: rounds of sampling, a reference that moves, a temperature that rises."""
+
+
+@pytest.mark.timeout(900)
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the points are reached by forking")
 def test_a_run_killed_anywhere_ends_like_an_unbroken_one_bit_for_bit(tiny_recipe, tmp_path):
     recipe = tmp_path / "recipe.toml"
-    recipe.write_text(tiny_recipe.read_text(encoding="utf-8").replace("steps = 4", "steps = 6\nmeasure_n = 2"))
+    recipe.write_text(tiny_recipe.read_text(encoding="utf-8").replace("\nsteps = 4\n", ALL_STATE), encoding="utf-8")
     done = subprocess.run([sys.executable, KILLS, recipe, tmp_path], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["faults"] == []
-    assert found["n_kills"] >= 50, found
+    assert found["n_kills"] >= 45, found
 
 
 def test_a_finished_run_says_so_and_is_left_as_it_is(finished, capsys):

@@ -18,12 +18,8 @@ if TYPE_CHECKING:
     from smallpress.evaluate.tables import Grid
     from smallpress.tokenizer.tokenizer import Tokenizer
 
-PAGE_SIZE, ROOM_FOR_TEMPLATE = 16, 256  # tokens
+ROOM_FOR_TEMPLATE = 256  # tokens
 MAX_RUNNING = 256
-BF16_FEATURES = {"amx_bf16", "avx512_bf16", "bf16"}
-"""Processors that multiply bf16 in hardware; others are faster, and no less exact, in fp32."""
-SHARE_OF_MEMORY = 0.4
-"""Of the free memory, at most, for keys and values; fewer pages mean that fewer questions run at once."""
 
 
 def eval(
@@ -121,26 +117,16 @@ def _problems(tasks: str, data: Path | None, held_out_only: bool, n: int | None,
 
 def _open(model: str, offline: bool, problems: "Problems", sampling: "Sampling") -> tuple["Engine", "Tokenizer"]:
     """An engine with room for as many questions at once as memory allows."""
-    import torch
-
-    from smallpress.engine.engine import Engine
-    from smallpress.engine.torch_runner import TorchRunner, page_bytes
-    from smallpress.run.machine import this_machine
+    from smallpress.cli.open_engine import engine_dtype, open_engine
     from smallpress.weights.load import load_transformer, open_model
     from smallpress.weights.reference import resolve
 
     path = resolve(model, offline)
     tokenizer = open_model(path).tokenizer()
-    transformer = load_transformer(path)
-    machine = this_machine()
-    dtype = torch.bfloat16 if BF16_FEATURES & set(machine.cpu_features) else torch.float32
     longest = max(len(tokenizer.encode(example.prompt)) for example in problems.examples)
     n_running = min(MAX_RUNNING, len(problems.examples) * sampling.samples)
-    wanted = n_running * -(-(longest + ROOM_FOR_TEMPLATE + sampling.max_tokens) // PAGE_SIZE)
-    free = machine.memory_free or 4 << 30
-    affordable = int(SHARE_OF_MEMORY * free) // page_bytes(transformer.config, PAGE_SIZE, dtype)
-    n_pages = max(1, min(wanted, affordable))
-    return Engine(TorchRunner(transformer, PAGE_SIZE, n_pages, dtype), MAX_RUNNING), tokenizer
+    tokens_each = longest + ROOM_FOR_TEMPLATE + sampling.max_tokens
+    return open_engine(load_transformer(path), engine_dtype(), n_running, tokens_each), tokenizer
 
 
 def _measure(

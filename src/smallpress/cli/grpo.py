@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 SHOWN = ("reward", "accuracy", "frac_reward_zero_std", "completions/mean_length", "entropy", "eval/accuracy")
 MODEL = "model"
-MAX_RUNNING, PAGE_SIZE = 256, 16
+MAX_RUNNING = 256
 REPORT_EVERY = 50  # times as long as writing it takes, which grows with the run
 ROOM = 512  # tokens of context for each running request: prompt, example and answer
 
@@ -101,8 +101,7 @@ class Session:
 
     @classmethod
     def open(cls, settings: "GRPOSettings", offline: bool) -> "Session":
-        from smallpress.engine.engine import Engine
-        from smallpress.engine.torch_runner import TorchRunner
+        from smallpress.cli.open_engine import open_engine
         from smallpress.optim.master import MasterWeights
         from smallpress.rl.rollout import speech
         from smallpress.rl.run import compute_dtype
@@ -120,7 +119,7 @@ class Session:
         model = load_transformer(path)
         weights = MasterWeights(model, dtype, weight_decay=settings.weight_decay)
         n_running = min(MAX_RUNNING, max(settings.prompts_per_step * settings.group_size, settings.eval_n))
-        engine = Engine(TorchRunner(model, PAGE_SIZE, n_running * ROOM // PAGE_SIZE, dtype), n_running)
+        engine = open_engine(model, dtype, n_running, ROOM, bounded=False)
         trainer = Trainer(settings, weights, engine, speech(tokenizer, settings.form, worked_example), TASKS)
         return cls(settings, files, trainer, Exam(settings, engine, tokenizer), began)
 

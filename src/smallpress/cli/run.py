@@ -12,7 +12,6 @@ from cyclopts import Parameter
 from smallpress.run.errors import UserError, one_line
 
 if TYPE_CHECKING:
-    import torch
 
     from smallpress.cli.talk import Reply, Talk
     from smallpress.engine.request import SamplingParams
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
 
 TEMPERATURE, TOP_P, MAX_TOKENS = 0.6, 0.95, 1024
 """Where neither the command line nor the model says; the first two are those of DeepSeek-R1's model card."""
-PAGE_SIZE = 16  # tokens
 MAX_PIPED_BYTES = 4 << 20
 
 
@@ -106,8 +104,9 @@ def _piped_text() -> str | None:
 
 def open_talk(model: str, given: dict[str, Any], template: str, dtype: str, offline: bool) -> "Talk":
     """A conversation with `model`; `given` are the sampling settings named on the command line."""
+    from smallpress.cli.open_engine import engine_dtype, open_engine
     from smallpress.cli.talk import Talk
-    from smallpress.weights.load import open_model
+    from smallpress.weights.load import load_transformer, open_model
     from smallpress.weights.reference import resolve
 
     path = resolve(model, offline)
@@ -116,7 +115,8 @@ def open_talk(model: str, given: dict[str, Any], template: str, dtype: str, offl
     tokenizer = files.tokenizer()
     if template == "chat" and tokenizer.chat_template is None:
         raise UserError(f"{model} has no chat template", "ask with --template r1_zero")
-    engine = _engine(files, dtype)
+    kind = engine_dtype(dtype)
+    engine = open_engine(load_transformer(path, kind), kind, n_running=1, tokens_each=files.config.max_seq_len)
     return Talk(engine, tokenizer, params, template, example=_example(template))
 
 
@@ -141,33 +141,6 @@ def _example(template: str) -> tuple[str, str] | None:
     from smallpress.tasks.worked import worked_example
 
     return worked_example()
-
-
-def _engine(files: "ModelFiles", dtype: str) -> Any:
-    """An engine with room for one conversation of the model's whole context, or what memory allows of it."""
-    from smallpress.cli.eval import SHARE_OF_MEMORY
-    from smallpress.engine.engine import Engine
-    from smallpress.engine.torch_runner import TorchRunner, page_bytes
-    from smallpress.run.machine import this_machine
-    from smallpress.weights.load import load_transformer
-
-    kind = _dtype(dtype)
-    wanted = -(-files.config.max_seq_len // PAGE_SIZE)
-    free = this_machine().memory_free or 4 << 30
-    affordable = int(SHARE_OF_MEMORY * free) // page_bytes(files.config, PAGE_SIZE, kind)
-    runner = TorchRunner(load_transformer(files.path, kind), PAGE_SIZE, max(1, min(wanted, affordable)), kind)
-    return Engine(runner, max_running=1)
-
-
-def _dtype(name: str) -> "torch.dtype":
-    import torch
-
-    from smallpress.cli.eval import BF16_FEATURES
-    from smallpress.run.machine import this_machine
-
-    if name == "auto":
-        name = "bfloat16" if BF16_FEATURES & set(this_machine().cpu_features) else "float32"
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
 
 
 def _ask_once(talk: "Talk", model: str, question: str, json: bool) -> None:
