@@ -10,8 +10,7 @@ import torch
 from workload import StepReport, Turns, Workload, reward, side_parser
 
 import smallpress
-from smallpress.engine.engine import Engine
-from smallpress.engine.torch_runner import TorchRunner
+from smallpress.cli.open_engine import number_format, open_engine
 from smallpress.optim.master import MasterWeights
 from smallpress.rl.rollout import RolloutGroup, Speech
 from smallpress.rl.run import compute_dtype
@@ -19,8 +18,6 @@ from smallpress.rl.settings import GRPOSettings
 from smallpress.rl.trainer import Trainer
 from smallpress.tasks.example import Example, Verdict
 from smallpress.weights.load import load_transformer, open_model
-
-PAGE_SIZE = 16
 
 
 class Given:
@@ -59,7 +56,7 @@ def make_trainer(workload: Workload, folder: Path) -> CountingTrainer:
     model = load_transformer(folder)
     longest = max(len(tokenizer.encode(q.prompt)) for step in workload.steps for q in step) + workload.max_tokens
     dtype = compute_dtype("auto")
-    engine = Engine(TorchRunner(model, PAGE_SIZE, workload.n_rollouts * -(-longest // PAGE_SIZE), dtype))
+    engine = open_engine(model, number_format(), workload.n_rollouts, longest, bounded=False)
     speech = Speech(
         encode=lambda example: tokenizer.encode(example.prompt),
         decode=tokenizer.decode,
@@ -109,7 +106,7 @@ def main() -> int:
         "torch": torch.__version__,
         "python": platform.python_version(),
     }
-    setting = f"{trainer.weights.dtype} over fp32 weights".removeprefix("torch.")
+    setting = f"{trainer.weights.dtype} over fp32 weights, rollouts in {number_format()}".removeprefix("torch.")
     turns.introduce("smallpress", setting, versions, torch.get_num_threads())
     for _ in workload.steps:
         turns.wait()

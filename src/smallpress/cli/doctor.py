@@ -55,6 +55,7 @@ def examine() -> list[Finding]:
         Finding("smallpress", smallpress.__version__),
         Finding("python", f"{platform.python_implementation()} {platform.python_version()}"),
         _torch(),
+        _native_core(),
         Finding("system", machine.system),
         Finding("processor", f"{machine.cpu}, {machine.cores} cores"),
         Finding("instructions", " ".join(machine.cpu_features) or "none known"),
@@ -74,6 +75,15 @@ def _torch() -> Finding:
     if torch.cuda.is_available():
         return Finding("torch", f"{torch.__version__}, {torch.cuda.get_device_name()}")
     return Finding("torch", f"{torch.__version__}, {torch.get_num_threads()} threads, no GPU")
+
+
+def _native_core() -> Finding:
+    try:
+        from smallpress import _native
+    except ImportError as error:
+        remedy = "for speed: install a C++ compiler, then smallpress again"
+        return Finding("native core", f"none ({error})", remedy, needed=False)
+    return Finding("native core", f"kernels for {_native.best_kernels()}")
 
 
 def _store() -> list[Finding]:

@@ -117,7 +117,7 @@ def _problems(tasks: str, data: Path | None, held_out_only: bool, n: int | None,
 
 def _open(model: str, offline: bool, problems: "Problems", sampling: "Sampling") -> tuple["Engine", "Tokenizer"]:
     """An engine with room for as many questions at once as memory allows."""
-    from smallpress.cli.open_engine import engine_dtype, open_engine
+    from smallpress.cli.open_engine import number_format, open_engine
     from smallpress.weights.load import load_transformer, open_model
     from smallpress.weights.reference import resolve
 
@@ -126,7 +126,7 @@ def _open(model: str, offline: bool, problems: "Problems", sampling: "Sampling")
     longest = max(len(tokenizer.encode(example.prompt)) for example in problems.examples)
     n_running = min(MAX_RUNNING, len(problems.examples) * sampling.samples)
     tokens_each = longest + ROOM_FOR_TEMPLATE + sampling.max_tokens
-    return open_engine(load_transformer(path), engine_dtype(), n_running, tokens_each), tokenizer
+    return open_engine(load_transformer(path), number_format(), n_running, tokens_each), tokenizer
 
 
 def _measure(

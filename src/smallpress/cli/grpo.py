@@ -101,7 +101,7 @@ class Session:
 
     @classmethod
     def open(cls, settings: "GRPOSettings", offline: bool) -> "Session":
-        from smallpress.cli.open_engine import open_engine
+        from smallpress.cli.open_engine import number_format, open_engine
         from smallpress.optim.master import MasterWeights
         from smallpress.rl.rollout import speech
         from smallpress.rl.run import compute_dtype
@@ -114,12 +114,15 @@ class Session:
         began, path = time.perf_counter(), resolve(settings.model, offline)
         files = open_model(path)
         tokenizer, dtype = files.tokenizer(), compute_dtype(settings.dtype)
+        rollout_format = number_format(settings.rollout_dtype)
         # Where this is written down, a resumed run computes alike, though another type may be faster by then.
-        settings = settings.model_copy(update={"dtype": str(dtype).removeprefix("torch.")})
+        settings = settings.model_copy(
+            update={"dtype": str(dtype).removeprefix("torch."), "rollout_dtype": rollout_format}
+        )
         model = load_transformer(path)
         weights = MasterWeights(model, dtype, weight_decay=settings.weight_decay)
         n_running = min(MAX_RUNNING, max(settings.prompts_per_step * settings.group_size, settings.eval_n))
-        engine = open_engine(model, dtype, n_running, ROOM, bounded=False)
+        engine = open_engine(model, rollout_format, n_running, ROOM, bounded=False)
         trainer = Trainer(settings, weights, engine, speech(tokenizer, settings.form, worked_example), TASKS)
         return cls(settings, files, trainer, Exam(settings, engine, tokenizer), began)
 

@@ -12,7 +12,6 @@ from cyclopts import Parameter
 from smallpress.run.errors import UserError, one_line
 
 if TYPE_CHECKING:
-
     from smallpress.cli.talk import Reply, Talk
     from smallpress.engine.request import SamplingParams
     from smallpress.weights.load import ModelFiles
@@ -104,7 +103,7 @@ def _piped_text() -> str | None:
 
 def open_talk(model: str, given: dict[str, Any], template: str, dtype: str, offline: bool) -> "Talk":
     """A conversation with `model`; `given` are the sampling settings named on the command line."""
-    from smallpress.cli.open_engine import engine_dtype, open_engine
+    from smallpress.cli.open_engine import number_format, open_engine
     from smallpress.cli.talk import Talk
     from smallpress.weights.load import load_transformer, open_model
     from smallpress.weights.reference import resolve
@@ -115,8 +114,7 @@ def open_talk(model: str, given: dict[str, Any], template: str, dtype: str, offl
     tokenizer = files.tokenizer()
     if template == "chat" and tokenizer.chat_template is None:
         raise UserError(f"{model} has no chat template", "ask with --template r1_zero")
-    kind = engine_dtype(dtype)
-    engine = open_engine(load_transformer(path, kind), kind, n_running=1, tokens_each=files.config.max_seq_len)
+    engine = open_engine(load_transformer(path), number_format(dtype), 1, files.config.max_seq_len)
     return Talk(engine, tokenizer, params, template, example=_example(template))
 
 

@@ -9,13 +9,13 @@ from torch import Tensor
 
 from smallpress.engine.batch import Batch
 from smallpress.engine.decode_attention import DecodeAttention
+from smallpress.engine.named_weights import check_names_and_shapes
 from smallpress.engine.packed import PackedTransformer
 from smallpress.engine.paged_attention import PagedAttention
 from smallpress.engine.request import SamplingParams
 from smallpress.engine.sampler import sample
 from smallpress.model.config import ModelConfig
 from smallpress.model.transformer import Transformer
-from smallpress.run.errors import UserError
 
 
 def page_bytes(config: ModelConfig, page_size: int, dtype: torch.dtype) -> int:
@@ -33,7 +33,7 @@ class TorchRunner:
         config = model.config
         self.config, self.page_size, self.n_pages = config, page_size, n_pages
         self.vocab_size, self.max_seq_len = config.vocab_size, config.max_seq_len
-        self.shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
+        self.shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
         self.model = PackedTransformer(config, dtype, dict(model.named_parameters()))
         self.reset()
 
@@ -83,12 +83,7 @@ class TorchRunner:
 
     def update_weights(self, named: Mapping[str, Tensor]) -> None:
         """Take over all weights, rounded to the runner's dtype. Names and shapes must be the model's, none missing."""
-        for name in named.keys() ^ self.shapes.keys():
-            fault = f"the weight {name} is missing" if name in self.shapes else f"the model has no weight {name}"
-            raise UserError(fault, "give every name of Transformer.named_parameters(), once")
-        for name, shape in self.shapes.items():
-            if named[name].shape != shape:
-                raise UserError(f"{name} has shape {tuple(named[name].shape)}", f"it must be {tuple(shape)}")
+        check_names_and_shapes(named, self.shapes)
         self.model.load(named)
 
 

@@ -30,6 +30,7 @@ class GRPOSettings(Settings):
     form: Literal["chat", "r1_zero", "r1_zero_example"] = "r1_zero_example"
     prompts_per_step: int = Field(8, ge=1)
     group_size: int = Field(8, ge=2)
+    train_on: int | None = Field(None, ge=2)  # of a group, those whose rewards differ most; None: all
     temperature: float = Field(1.0, ge=1e-3, le=1e3)
     max_temperature: float = Field(1.5, gt=0)
     target_entropy: float = Field(0.0, ge=0)  # nats a token; while it is less the temperature rises; 0: it stays
@@ -51,7 +52,8 @@ class GRPOSettings(Settings):
     warmup: int = Field(2, ge=1)
     weight_decay: float = Field(0.0, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
-    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    dtype: Literal["auto", "bfloat16", "float32"] = "auto"  # of the update
+    rollout_dtype: Literal["auto", "int8", "bfloat16", "float32"] = "auto"
     micro_batch_tokens: int = Field(2048, ge=64)
 
     # how long

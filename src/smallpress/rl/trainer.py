@@ -8,6 +8,7 @@ that agree are left out, the rest is packed and trained on, the new weights go t
 import math
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from statistics import fmean, pstdev
 from typing import Any
 
@@ -25,6 +26,7 @@ from smallpress.rl.loss import Leash, token_losses
 from smallpress.rl.packing import MicroBatch, Trained, TrainedGroup, pack
 from smallpress.rl.policy import SpikeGuard, accumulate, frozen_logprobs
 from smallpress.rl.rollout import RolloutGroup, Sampler, Speech
+from smallpress.rl.selection import most_varied
 from smallpress.rl.settings import GRPOSettings
 from smallpress.rl.thermostat import Thermostat
 from smallpress.run.seeds import derive_seed
@@ -73,7 +75,7 @@ class Trainer:
         self.engine.release()
         rolled = time.perf_counter()
         metrics = self._describe(groups, n_asked)
-        metrics |= self._update([group for group in groups if self._teaches(group)])
+        metrics |= self._update([self._chosen(group) for group in groups if self._teaches(group)])
         metrics["temperature"] = self.heat.temperature
         self.heat.observe(metrics.get("entropy", 0.0))
         self.engine.update_weights(self.weights.master)
@@ -109,6 +111,10 @@ class Trainer:
     def _teaches(self, group: RolloutGroup) -> bool:
         """A group that agrees has no advantage; only the KL term could still use it."""
         return group.sound and (not group.degenerate or self.reference is not None)
+
+    def _chosen(self, group: RolloutGroup) -> RolloutGroup:
+        places = most_varied(group.rewards, self.settings.train_on or len(group.rollouts))
+        return replace(group, rollouts=tuple(group.rollouts[i] for i in places))
 
     def _update(self, groups: Sequence[RolloutGroup]) -> dict[str, float]:
         if not groups:

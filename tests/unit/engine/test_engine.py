@@ -372,8 +372,8 @@ def test_damaged_weights_are_reported_and_leave_no_trace_once_replaced(
 ):
     engine = make_engine()
     named = dict(model.named_parameters())
-    engine.update_weights(named | {"layers.0.attn.v.weight": torch.full((12, 20), torch.nan)})
     with pytest.raises(UserError, match="diverged"):
+        engine.update_weights(named | {"layers.0.attn.v.weight": torch.full((12, 20), torch.nan)})
         engine.generate(mixed)
     engine.update_weights(named)
     same(engine.generate(mixed), make_engine().generate(mixed))

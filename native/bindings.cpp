@@ -1,0 +1,114 @@
+// What Python sees: arrays are checked here, so that nothing behind this file can be handed a wrong one.
+
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <stdexcept>
+
+#include "model.h"
+
+namespace nb = nanobind;
+using namespace smallpress;
+using Ids = nb::ndarray<const int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Floats = nb::ndarray<const float, nb::c_contig, nb::device::cpu>;
+
+namespace {
+
+void require(bool holds, const char* what) {
+    if (!holds) throw std::invalid_argument(what);
+}
+
+void set(Model& model, const std::string& name, Floats values) {
+    require(values.ndim() == 1 || values.ndim() == 2, "a weight has one or two dimensions");
+    nb::gil_scoped_release free;
+    model.set(name, values.data(), values.shape(0), values.ndim() == 2 ? values.shape(1) : 0);
+}
+
+// tables: the page tables of all sequences one after another; starts[n]: where that of row n begins.
+void forward(Model& model, Ids ids, Ids positions, Ids tables, Ids starts, Ids logit_rows) {
+    const int64_t N = ids.shape(0), n_entries = tables.shape(0);
+    require(static_cast<int64_t>(positions.shape(0)) == N && static_cast<int64_t>(starts.shape(0)) == N,
+            "ids, positions and starts differ in length");
+    std::vector<const int64_t*> table_of(N);
+    for (int64_t n = 0; n < N; n++) {
+        require(ids(n) >= 0 && ids(n) < model.config().vocab_size, "an id is outside the vocabulary");
+        require(positions(n) >= 0 && starts(n) >= 0 && starts(n) + positions(n) / model.page_size() < n_entries,
+                "a position is beyond its page table");
+        table_of[n] = tables.data() + starts(n);
+    }
+    for (int64_t i = 0; i < n_entries; i++) require(tables(i) >= 0 && tables(i) < model.n_pages(), "there is no such page");
+    for (size_t i = 0; i < logit_rows.shape(0); i++)
+        require(logit_rows(i) >= 0 && logit_rows(i) < N, "logits are asked of a row that is not there");
+    nb::gil_scoped_release free;
+    model.forward({N, ids.data(), positions.data(), table_of.data()}, logit_rows.data(), logit_rows.shape(0));
+}
+
+nb::tuple sample(Model& model, std::vector<int64_t> rows, std::vector<float> temperatures, std::vector<int64_t> top_k,
+                 std::vector<float> top_p, std::vector<float> min_p, std::vector<double> uniforms) {
+    const size_t n = rows.size();
+    require(temperatures.size() == n && top_k.size() == n && top_p.size() == n && min_p.size() == n &&
+                uniforms.size() == n,
+            "the columns of the draws differ in length");
+    std::vector<Draw> draws(n);
+    for (size_t i = 0; i < n; i++) {
+        require(rows[i] >= 0 && rows[i] < model.n_logit_rows(), "a draw is from a row without logits");
+        draws[i] = {temperatures[i], top_p[i], min_p[i], top_k[i], uniforms[i]};
+    }
+    std::vector<Drawn> drawn;
+    {
+        nb::gil_scoped_release free;
+        drawn = model.sample(rows, draws);
+    }
+    nb::list ids, logprobs;
+    for (const Drawn& one : drawn) {
+        ids.append(one.id);
+        logprobs.append(one.logprob);
+    }
+    return nb::make_tuple(ids, logprobs);
+}
+
+// A copy of the last step's logits, for tests.
+nb::ndarray<nb::numpy, float, nb::ndim<2>> logits(const Model& model) {
+    const size_t R = model.n_logit_rows(), V = model.config().vocab_size;
+    float* copy = new float[R * V];
+    std::copy(model.logits(), model.logits() + R * V, copy);
+    return {copy, {R, V}, nb::capsule(copy, [](void* p) noexcept { delete[] static_cast<float*>(p); })};
+}
+
+}  // namespace
+
+void bind_kernels(nb::module_& m);
+
+NB_MODULE(_native, m) {
+    bind_kernels(m);
+    nb::class_<Model>(m, "Model")
+        .def(
+            "__init__",
+            [](Model* self, int64_t dim, int64_t n_layers, int64_t n_heads, int64_t n_kv_heads, int64_t head_dim,
+               int64_t inter_dim, int64_t vocab_size, float norm_eps, double rope_theta, bool tied_head,
+               int64_t n_pages, int64_t page_size, int n_threads, const std::string& kernels_name) {
+                const Config config{dim,       n_layers,   n_heads,  n_kv_heads, head_dim,
+                                    inter_dim, vocab_size, norm_eps, rope_theta, tied_head};
+                for (int64_t size : {dim, n_layers, n_heads, n_kv_heads, head_dim, inter_dim, vocab_size, n_pages,
+                                     page_size})
+                    require(size > 0, "every size of a model is above zero");
+                new (self) Model(config, n_pages, page_size, n_threads, kernels_name);
+            },
+            nb::kw_only(), nb::arg("dim"), nb::arg("n_layers"), nb::arg("n_heads"), nb::arg("n_kv_heads"),
+            nb::arg("head_dim"), nb::arg("inter_dim"), nb::arg("vocab_size"), nb::arg("norm_eps"),
+            nb::arg("rope_theta"), nb::arg("tied_head"), nb::arg("n_pages"), nb::arg("page_size"), nb::arg("n_threads"),
+            nb::arg("kernels") = "")
+        .def("set", &set)
+        .def("copy_page", [](Model& model, int64_t source, int64_t target) {
+            const int64_t n = model.n_pages();
+            require(source >= 0 && source < n && target >= 0 && target < n, "there is no such page");
+            model.copy_page(source, target);
+        })
+        .def("forward", &forward)
+        .def("sample", &sample)
+        .def("logits", &logits)
+        .def("reset", &Model::reset)
+        .def_prop_ro("kernels", &Model::kernels_name);
+}

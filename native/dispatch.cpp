@@ -1,0 +1,85 @@
+#include <stdexcept>
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+#if defined(__x86_64__) && defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
+#include "kernels.h"
+
+namespace smallpress {
+
+const Kernels& kernels_scalar();
+#if defined(__x86_64__)
+const Kernels& kernels_avx2();
+const Kernels& kernels_avx512();
+const Kernels& kernels_amx();
+#endif
+
+namespace {
+
+#if defined(__x86_64__)
+bool has_avx512() {
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("avx512vnni");
+}
+
+// Tile registers are large, so the system must be asked for them once before a process may use them.
+bool has_amx() {
+#if defined(__linux__)
+    constexpr unsigned AMX_TILE = 1u << 24, AMX_INT8 = 1u << 25;
+    constexpr int REQUEST_STATE = 0x1023, TILE_DATA = 18;  // arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA)
+    unsigned a, b, c, d;
+    return has_avx512() && __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & AMX_TILE) && (d & AMX_INT8) &&
+           syscall(SYS_arch_prctl, REQUEST_STATE, TILE_DATA) == 0;
+#else
+    return false;
+#endif
+}
+#endif
+
+struct Choice {
+    const char* name;
+    bool runs;
+    const Kernels& (*table)();
+};
+
+// The best first.
+const Choice* choices(int& n) {
+    static const Choice all[] = {
+#if defined(__x86_64__)
+        {"amx", has_amx(), kernels_amx},
+        {"avx512", has_avx512(), kernels_avx512},
+        {"avx2",
+         __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"),
+         kernels_avx2},
+#endif
+        {"scalar", true, kernels_scalar},
+    };
+    n = sizeof all / sizeof *all;
+    return all;
+}
+
+const Choice* find(const std::string& name) {
+    int n;
+    const Choice* all = choices(n);
+    for (int i = 0; i < n; i++)
+        if (all[i].runs && (name.empty() || name == all[i].name)) return &all[i];
+    return nullptr;
+}
+
+}  // namespace
+
+bool can_run(const std::string& name) { return !name.empty() && find(name); }
+
+const Kernels& kernels(const std::string& name) {
+    const Choice* found = find(name);
+    if (!found) throw std::invalid_argument("this processor has no kernels named " + name + "; scalar always works");
+    return found->table();
+}
+
+}  // namespace smallpress

@@ -1,0 +1,60 @@
+// The arithmetic, once for each instruction set. Every table computes the same functions; `kernels()` picks one.
+
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "panels.h"
+
+namespace smallpress {
+
+constexpr int64_t LANES = 16;
+constexpr int64_t score_width(int64_t length) { return round_up(length, LANES) + LANES; }
+
+enum class Store { SET, ADD };
+
+struct Kernels {
+    const char* name;
+
+    // Row `row` of the activations, from n floats; what fills up the last block counts as zero.
+    void (*quantize)(const float* x, int64_t n, const Activations& to, int64_t row);
+
+    // out = x * weight / sqrt(mean(x^2) + eps)
+    void (*rms_norm)(const float* x, const float* weight, int64_t n, float eps, float* out);
+
+    // out = silu(gate) * up
+    void (*swiglu)(const float* gate, const float* up, int64_t n, float* out);
+
+    // Quantize a panel of at most 16 rows of fp32 weights, [n_rows, K] with `stride` floats from row to row. False where
+    // one of them is not finite.
+    bool (*pack_q8)(const float* weight, int64_t stride, int64_t n_rows, const PanelsQ8& to, int64_t panel);
+
+    // out[m, n] (=, +=) activations[m] . weight[n] for all M rows and the rows of panels [first, last);
+    // `stride` floats from one m to the next.
+    void (*product_q8)(const Activations& x, int64_t M, const PanelsQ8& w, int64_t first, int64_t last, float* out,
+                       int64_t stride, Store store);
+
+    // One query row of one kv head's group over the first `length` tokens of its pages; q and out: [group, head_dim].
+    // A page of keys is [page_size / LANES rounded up, head_dim, LANES], its first page_size lanes being tokens; one of
+    // values is [page_size, head_dim], readable LANES beyond its end. `scores` has room for group * score_width(length) floats.
+    void (*attend)(const float* q, const uint16_t* const* key_pages, const uint16_t* const* value_pages, int64_t length,
+                   int64_t page_size, int64_t group, int64_t head_dim, float* scores, float* out);
+
+    // bf16 of n floats, rounded to nearest even.
+    void (*to_bf16)(const float* x, int64_t n, uint16_t* out);
+
+    // The largest of n logits; NaN where one of them is not finite.
+    float (*largest)(const float* x, int64_t n);
+
+    // weights = exp((x - best) / temperature); their sums, each of 256 of them in fp32; returns the sum of those.
+    double (*weigh)(const float* x, int64_t n, float best, float inverse_temperature, float* weights, double* sums);
+};
+
+// The best table this processor can run, or the one named; throws std::invalid_argument where it cannot.
+const Kernels& kernels(const std::string& name = "");
+
+// Whether this processor can run the table of that name; false for names there are not.
+bool can_run(const std::string& name);
+
+}  // namespace smallpress

@@ -1,0 +1,111 @@
+// A llama-shaped decoder over a paged cache: one forward pass a step, for rows of any number of sequences.
+
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "kernels.h"
+#include "panels.h"
+#include "pool.h"
+
+namespace smallpress {
+
+struct Config {
+    int64_t dim, n_layers, n_heads, n_kv_heads, head_dim, inter_dim, vocab_size;
+    float norm_eps;
+    double rope_theta;
+    bool tied_head;
+};
+
+// Tokens of one step. Row n is token ids[n] at positions[n] of the sequence whose pages begin at tables[n].
+struct Rows {
+    int64_t N;
+    const int64_t* ids;
+    const int64_t* positions;
+    const int64_t* const* tables;
+};
+
+struct Draw {
+    float temperature, top_p, min_p;  // temperature 0 is greedy
+    int64_t top_k;                    // 0 is all
+    double uniform;                   // in [0, 1)
+};
+
+struct Drawn {
+    int64_t id;
+    double logprob;  // under softmax(logits / temperature) before filters, temperature 1 where greedy
+};
+
+class Model {
+public:
+    Model(const Config& config, int64_t n_pages, int64_t page_size, int n_threads, const std::string& kernels_name);
+
+    // Takes an [n_rows, n_columns] weight or an [n_rows] vector (n_columns 0) by its name in the torch model.
+    // Throws std::invalid_argument for a name or a shape that is not the model's, std::overflow_error for NaN or infinity.
+    void set(const std::string& name, const float* values, int64_t n_rows, int64_t n_columns);
+
+    void copy_page(int64_t source, int64_t target);
+
+    // The forward pass; logits of the rows named are kept until the next one. All keys and values are written before
+    // any row of the same layer attends.
+    void forward(const Rows& rows, const int64_t* logit_rows, int64_t n_logit_rows);
+
+    const float* logits() const { return logits_.get(); }
+    int64_t n_logit_rows() const { return n_logit_rows_; }
+
+    // One token for each draw, from the logits of row_of[i]. An id of -1: that row's logits are not finite.
+    std::vector<Drawn> sample(const std::vector<int64_t>& row_of, const std::vector<Draw>& draws);
+
+    // Forget all keys and values, and give their memory back.
+    void reset();
+
+    const Config& config() const { return config_; }
+    int64_t n_pages() const { return n_pages_; }
+    int64_t page_size() const { return page_size_; }
+    const char* kernels_name() const { return k_.name; }
+
+private:
+    struct Layer {
+        PanelsQ8 qkv, o, gate_up, down;
+        Buffer<float> attn_norm, mlp_norm, qkv_bias, o_bias, gate_up_bias, down_bias;  // no bias: empty
+    };
+
+    void pack(const std::string& name, const PanelsQ8& to, int64_t first_row, const float* values, int64_t n_rows);
+    void embed(int64_t id, float* out) const;
+    void product(const PanelsQ8& w, int64_t M, float* out, int64_t stride, Store store);
+    void normalize(const float* x, const Buffer<float>& weight, int64_t M);
+    void place(const Layer& layer, int64_t index, const Rows& rows);
+    void attend(int64_t layer, const Rows& rows);
+    uint16_t* keys(int64_t layer, int64_t page, int64_t kv_head) const;
+    uint16_t* values(int64_t layer, int64_t page, int64_t kv_head) const;
+    int64_t q_dim() const { return config_.n_heads * config_.head_dim; }
+    int64_t kv_dim() const { return config_.n_kv_heads * config_.head_dim; }
+    // Where a matrix that shares panels with others begins: at a panel.
+    int64_t k_row() const { return round_up(q_dim(), PANEL); }
+    int64_t v_row() const { return k_row() + round_up(kv_dim(), PANEL); }
+    int64_t qkv_width() const { return v_row() + kv_dim(); }
+    int64_t up_row() const { return round_up(config_.inter_dim, PANEL); }
+    int64_t head_entries() const { return config_.head_dim * round_up(page_size_, LANES); }
+    int64_t page_entries() const { return config_.n_kv_heads * head_entries(); }
+
+    const Config config_;
+    const int64_t n_pages_, page_size_;
+    const Kernels& k_;
+    Pool pool_;
+    PanelsQ8 embed_, head_;
+    Buffer<float> norm_;
+    std::vector<Layer> layers_;
+    Buffer<uint16_t> cache_;  // [n_layers, 2, n_pages, n_kv_heads, head_entries]
+
+    // Of the step under way.
+    Activations act_;
+    Buffer<float> x_, qkv_, mixed_, wide_, picked_, cos_, sin_, logits_;
+    std::vector<Buffer<float>> scratch_;  // one a thread, as the next three
+    std::vector<Buffer<uint16_t>> narrow_;
+    std::vector<std::vector<const uint16_t*>> key_pages_, value_pages_;
+    int64_t n_logit_rows_ = 0;
+};
+
+}  // namespace smallpress

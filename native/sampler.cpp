@@ -1,0 +1,98 @@
+// Drawing tokens: the same definition as engine/sampler.py, which says why.
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <functional>
+
+#include "model.h"
+
+namespace smallpress {
+namespace {
+
+constexpr int64_t SUMMED = 256;         // ids whose weights are summed in fp32 before fp64 takes over
+constexpr int64_t FIRST_SORTED = 1024;  // how many of the likeliest ids top-p looks at before it looks at all
+
+// The smallest weight that top-k and top-p keep; `total` is the sum of all.
+float threshold(std::vector<float>& weights, double total, const Draw& draw) {
+    const int64_t V = weights.size(), k = draw.top_k > 0 ? std::min(draw.top_k, V) : V;
+    float kept = draw.min_p;
+    int64_t n_sorted = std::min(V, std::max(FIRST_SORTED, draw.top_k));
+    for (;; n_sorted = V) {
+        std::partial_sort(weights.begin(), weights.begin() + n_sorted, weights.end(), std::greater<>());
+        if (k < V) {
+            kept = std::max(kept, weights[k - 1]);
+            total = 0.0;
+            for (int64_t i = 0; i < k; i++) total += weights[i];
+        }
+        if (draw.top_p >= 1.0f) return kept;
+        double running = 0.0;
+        for (int64_t i = 0; i < n_sorted; i++)
+            if ((running += weights[i]) >= draw.top_p * total) return std::max(kept, weights[i]);
+        if (n_sorted == V) return std::max(kept, weights[V - 1]);
+    }
+}
+
+Drawn draw_one(const Kernels& k, const float* logits, int64_t V, const Draw& draw, Buffer<float>& scratch) {
+    const float cool = draw.temperature > 0.0f ? 1.0f / draw.temperature : 1.0f;
+    const float best = k.largest(logits, V);
+    if (!std::isfinite(best)) return {-1, 0.0};
+    scratch.reserve(V);
+    float* weights = scratch.get();
+    std::vector<double> sums((V + SUMMED - 1) / SUMMED);
+    const double all = k.weigh(logits, V, best, cool, weights, sums.data());
+    auto drawn = [&](int64_t id) { return Drawn{id, (static_cast<double>(logits[id]) - best) * cool - std::log(all)}; };
+    if (draw.temperature <= 0.0f) return drawn(std::find(logits, logits + V, best) - logits);
+    double total = all;
+    const bool filtered = draw.top_k > 0 || draw.top_p < 1.0f || draw.min_p > 0.0f;
+    if (filtered) {
+        float kept = draw.min_p;
+        if (draw.top_k > 0 || draw.top_p < 1.0f) {
+            std::vector<float> sorted(weights, weights + V);
+            kept = threshold(sorted, all, draw);
+        }
+        total = 0.0;
+        for (int64_t begin = 0; begin < V; begin += SUMMED) {
+            double part = 0.0;
+            for (int64_t id = begin; id < std::min(begin + SUMMED, V); id++) {
+                if (weights[id] < kept) weights[id] = 0.0f;
+                part += weights[id];
+            }
+            total += sums[begin / SUMMED] = part;
+        }
+    }
+    // The first id at which the running sum exceeds the target. Rounding may leave the target at the very end: then it
+    // is the last id that weighs anything.
+    const double target = draw.uniform * total;
+    double running = 0.0;
+    int64_t last = 0;
+    for (int64_t begin = 0; begin < V; begin += SUMMED) {
+        const double part = sums[begin / SUMMED];
+        const bool here = running + part > target;
+        if (here || part > 0.0) {
+            double inside = running;
+            for (int64_t id = begin; id < std::min(begin + SUMMED, V); id++) {
+                if (weights[id] > 0.0f) last = id;
+                if (here && (inside += weights[id]) > target && weights[id] > 0.0f) return drawn(id);
+            }
+            if (here) return drawn(last);
+        }
+        running += part;
+    }
+    return drawn(last);
+}
+
+}  // namespace
+
+std::vector<Drawn> Model::sample(const std::vector<int64_t>& row_of, const std::vector<Draw>& draws) {
+    const int64_t V = config_.vocab_size, n = draws.size();
+    std::vector<Drawn> result(n);
+    std::atomic<int64_t> next{0};
+    pool_.run([&](int thread) {
+        for (int64_t i; (i = next.fetch_add(1)) < n;)
+            result[i] = draw_one(k_, logits_.get() + row_of[i] * V, V, draws[i], scratch_[thread]);
+    });
+    return result;
+}
+
+}  // namespace smallpress

@@ -1,0 +1,65 @@
+// Sixteen lanes in one register: AVX-512 F, BW, DQ, VL and VNNI.
+
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+#include <cstring>
+
+namespace {
+
+using F16 = __m512;
+using I16 = __m512i;
+using Bytes = __m512i;
+
+inline F16 set1(float x) { return _mm512_set1_ps(x); }
+inline F16 load(const float* p) { return _mm512_loadu_ps(p); }
+inline void store(float* p, F16 x) { _mm512_storeu_ps(p, x); }
+inline F16 add(F16 a, F16 b) { return _mm512_add_ps(a, b); }
+inline F16 sub(F16 a, F16 b) { return _mm512_sub_ps(a, b); }
+inline F16 mul(F16 a, F16 b) { return _mm512_mul_ps(a, b); }
+inline F16 div(F16 a, F16 b) { return _mm512_div_ps(a, b); }
+inline F16 fma(F16 a, F16 b, F16 c) { return _mm512_fmadd_ps(a, b, c); }
+inline F16 max(F16 a, F16 b) { return _mm512_max_ps(a, b); }
+inline F16 min(F16 a, F16 b) { return _mm512_min_ps(a, b); }
+inline F16 where_above(F16 x, F16 limit, F16 y) {
+    return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, limit, _CMP_GT_OQ), y);
+}
+inline F16 abs(F16 a) { return _mm512_abs_ps(a); }
+inline F16 round(F16 a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+inline F16 pow2(F16 n) { return _mm512_scalef_ps(_mm512_set1_ps(1.0f), n); }
+inline float sum(F16 a) { return _mm512_reduce_add_ps(a); }
+inline float largest_of(F16 a) { return _mm512_reduce_max_ps(a); }
+
+inline F16 load_half(const uint16_t* p) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+}
+inline F16 load_bf16(const uint16_t* p) {
+    const __m256i narrow = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(narrow), 16));
+}
+inline void store_bf16(uint16_t* p, F16 x) {
+    const __m512i bits = _mm512_castps_si512(x);
+    const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+    __m512i rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+    const __mmask16 nan = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
+    rounded = _mm512_mask_or_epi32(rounded, nan, bits, _mm512_set1_epi32(0x400000));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(_mm512_srli_epi32(rounded, 16)));
+}
+inline void store_int8(int8_t* p, F16 x) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(x)));
+}
+
+inline I16 iset1(int32_t x) { return _mm512_set1_epi32(x); }
+inline F16 to_float(I16 a) { return _mm512_cvtepi32_ps(a); }
+inline Bytes load_bytes(const uint8_t* p) { return _mm512_load_si512(p); }
+inline I16 dot4(I16 acc, Bytes w, const int8_t* a) {
+    int32_t quad;
+    std::memcpy(&quad, a, 4);
+    return _mm512_dpbusd_epi32(acc, w, _mm512_set1_epi32(quad));
+}
+
+constexpr int64_t ROWS = 8;  // activations that share one pass over a panel
+
+}  // namespace

@@ -1,0 +1,101 @@
+"""The native runner: the whole step in the C++ core, weights in 8 bits, no vocabulary-wide array in Python."""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from smallpress import _native
+from smallpress.engine.batch import Batch
+from smallpress.engine.named_weights import check_names_and_shapes
+from smallpress.engine.randomness import uniforms
+from smallpress.engine.request import SamplingParams
+from smallpress.model.config import ModelConfig
+from smallpress.run.errors import UserError
+
+
+def n_threads() -> int:
+    """As many as this process may use: OMP_NUM_THREADS where it is set, as for torch."""
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    if given.isdigit() and int(given) > 0:
+        return int(given)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class NativeRunner:
+    """Runs batches on its own 8-bit copy of the weights given; `kernels` chooses the instruction set, for tests."""
+
+    def __init__(
+        self, config: ModelConfig, named: Mapping[str, Any], page_size: int = 16, n_pages: int = 4096, kernels: str = ""
+    ):
+        self.page_size, self.n_pages, self.vocab_size = page_size, n_pages, config.vocab_size
+        self.max_seq_len = config.max_seq_len
+        self.shapes = {name: tuple(values.shape) for name, values in named.items()}
+        heads = config.attention
+        self.core = _native.Model(
+            dim=config.dim,
+            n_layers=config.n_layers,
+            n_heads=heads.n_heads,
+            n_kv_heads=heads.n_kv_heads,
+            head_dim=heads.head_dim,
+            inter_dim=config.ffn.inter_dim,
+            vocab_size=config.vocab_size,
+            norm_eps=config.norm_eps,
+            rope_theta=config.rope_theta,
+            tied_head=config.tied_head,
+            n_pages=n_pages,
+            page_size=page_size,
+            n_threads=n_threads(),
+            kernels=kernels,
+        )
+        self.update_weights(named)
+
+    def reset(self) -> None:
+        """Forget all keys and values."""
+        self.core.reset()
+
+    def run(self, batch: Batch) -> None:
+        """One forward pass; the core keeps the logits of `batch.logit_rows_R` for `sample`."""
+        for source, target in batch.copies:
+            self.core.copy_page(source, target)
+        B, P = batch.tables_BP.shape
+        tables, starts = [batch.tables_BP.ravel()], [np.arange(B) * P]
+        n_entries = B * P
+        for prefill in batch.prefills:
+            starts.append(np.full(prefill.n_tokens, n_entries))
+            tables.append(prefill.table)
+            n_entries += len(prefill.table)
+        self.core.forward(
+            batch.ids_N, batch.positions_N, np.concatenate(tables), np.concatenate(starts), batch.logit_rows_R
+        )
+
+    def sample(
+        self, logits: None, batch: Batch, params: Sequence[SamplingParams], indices: Sequence[int]
+    ) -> tuple[list[int], list[float]]:
+        """Ids and log-probabilities, one for each sampling sequence; see sampler.sample for what they are."""
+        ids, logprobs = self.core.sample(
+            batch.row_of_sample_S.tolist(),
+            [p.temperature for p in params],
+            [p.top_k for p in params],
+            [p.top_p for p in params],
+            [p.min_p for p in params],
+            uniforms([p.seed for p in params], indices).tolist(),
+        )
+        if -1 in ids:
+            raise UserError(
+                f"the logits of row {ids.index(-1)} of {len(params)} hold NaN or infinity",
+                "the weights have diverged or are damaged; load an earlier checkpoint",
+            )
+        return ids, logprobs
+
+    def update_weights(self, named: Mapping[str, Any]) -> None:
+        """Take over all weights, fp32 arrays or torch tensors by the names of `Transformer.named_parameters()`."""
+        check_names_and_shapes(named, self.shapes)
+        for name, values in named.items():
+            array = values if isinstance(values, np.ndarray) else values.detach().float().numpy()
+            try:
+                self.core.set(name, np.ascontiguousarray(array, dtype=np.float32))
+            except ArithmeticError:
+                remedy = "the weights have diverged or are damaged; load an earlier checkpoint"
+                raise UserError(f"{name} holds NaN or infinity", remedy) from None

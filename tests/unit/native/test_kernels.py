@@ -1,0 +1,150 @@
+"""Every instruction set against numpy and against the scalar reference, on lengths that fill no register."""
+
+import numpy as np
+import pytest
+
+from smallpress import _native
+
+SETS = [pytest.param(name, marks=pytest.mark.skipif(not _native.can_run(name), reason="not on this processor"))
+        for name in ("scalar", "avx2", "avx512", "amx", "neon")]  # fmt: skip
+LENGTHS = (1, 4, 15, 16, 17, 31, 32, 33, 63, 64, 65, 100, 576)
+PAGES = [(1, 4, 1, 4), (5, 20, 3, 4), (16, 64, 3, 16), (17, 64, 9, 16), (200, 64, 3, 16), (33, 80, 2, 7),
+         (75, 64, 3, 32), (50, 20, 1, 20)]  # fmt: skip
+"""Tokens, head_dim, query heads of a kv head, tokens of a page."""
+HALF_STEP = 0.5 + 1e-3
+"""Of a block's scale: how far rounding moves a value."""
+FP32 = 3e-6
+"""Relative: sums in another order, an exponential good to 2 ulp."""
+BF16 = 2.0**-8
+
+
+@pytest.fixture
+def normal():
+    generator = np.random.default_rng(0)
+    return lambda *shape: generator.standard_normal(shape).astype(np.float32)
+
+
+def blocks(x: np.ndarray) -> np.ndarray:
+    """The last axis in blocks of 32, filled up with zeros."""
+    padded = np.zeros((*x.shape[:-1], -(-x.shape[-1] // 32) * 32), dtype=np.float32)
+    padded[..., : x.shape[-1]] = x
+    return padded.reshape(*x.shape[:-1], -1, 32)
+
+
+def rounded_q8(w: np.ndarray) -> np.ndarray:
+    """What the packed weight stands for: fp16 scales, whole codes."""
+    parts = blocks(w)
+    scales = (np.abs(parts).max(-1, keepdims=True) / np.float32(127)).astype(np.float16).astype(np.float32)
+    codes = np.clip(np.rint(np.divide(parts, scales, out=np.zeros_like(parts), where=scales > 0)), -127, 127)
+    return (codes * scales).reshape(*w.shape[:-1], -1)[..., : w.shape[-1]]
+
+
+def rounded_activations(x: np.ndarray) -> np.ndarray:
+    parts = blocks(x)
+    scales = np.abs(parts).max(-1, keepdims=True) / np.float32(127)
+    codes = np.rint(np.divide(parts, scales, out=np.zeros_like(parts), where=scales > 0))
+    return (codes * scales).reshape(*x.shape[:-1], -1)[..., : x.shape[-1]]
+
+
+@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("n", LENGTHS)
+def test_quantized_values_are_within_half_a_step(name, n, normal):
+    x = normal(n)
+    codes, scales, offsets = _native.quantize(name, x)
+    assert np.abs(codes.astype(np.int32)).max() <= 127
+    error = np.abs(codes.reshape(-1, 32) * scales[:, None] - blocks(x))
+    assert (error <= HALF_STEP * scales[:, None]).all()
+    assert (offsets == -128 * codes.reshape(-1, 32).sum(-1, dtype=np.int32)).all()
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_zeros_stay_zeros_and_the_largest_keeps_its_sign(name):
+    codes, scales, offsets = _native.quantize(name, np.zeros(40, dtype=np.float32))
+    assert not codes.any() and not scales.any() and not offsets.any()
+    codes, _, _ = _native.quantize(name, np.array([-3.0, 3.0, 0.0], dtype=np.float32))
+    assert codes[:3].tolist() == [-127, 127, 0]
+
+
+@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("M", (1, 2, 3, 7, 8, 9, 13, 16, 17))
+@pytest.mark.parametrize(("N", "K"), ((1, 1), (16, 32), (17, 33), (97, 20), (64, 576), (130, 100)))
+def test_an_8_bit_product_is_that_of_the_rounded_factors(name, M, N, K, normal):
+    x, w = normal(M, K), normal(N, K)
+    wanted = rounded_activations(x).astype(np.float64) @ rounded_q8(w).astype(np.float64).T
+    scale = np.abs(wanted).max() + 1.0
+    # A value halfway between two codes may go either way: numpy divides, the kernel multiplies by the inverse.
+    np.testing.assert_allclose(_native.product_q8(name, x, w), wanted, atol=2e-3 * scale, rtol=0)
+    added = _native.product_q8(name, x, w, add=True)
+    np.testing.assert_allclose(added, _native.product_q8(name, x, w) + 1, atol=FP32 * scale, rtol=0)
+    np.testing.assert_allclose(_native.product_q8(name, x, w), _native.product_q8("scalar", x, w), atol=FP32 * scale)
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_a_product_of_8_bit_numbers_is_exact(name):
+    generator = np.random.default_rng(1)
+    x, w = (generator.integers(-127, 128, (n, 64)).astype(np.float32) for n in (5, 40))
+    for array in (x, w):
+        array[:, ::32] = 127  # every block's scale is 1
+    assert (_native.product_q8(name, x, w) == x.astype(np.int64) @ w.astype(np.int64).T).all()
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_a_row_alone_and_among_others_is_the_same_to_the_bit(name, normal):
+    x, w = normal(19, 100), normal(130, 100)
+    together = _native.product_q8(name, x, w)
+    alone = np.concatenate([_native.product_q8(name, x[i : i + 1], w) for i in range(len(x))])
+    assert (together == alone).all()
+
+
+@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("n", LENGTHS)
+def test_norm_and_gate(name, n, normal):
+    x, y = 3 * normal(n), normal(n)
+    norm = x / np.sqrt((x.astype(np.float64) ** 2).mean() + 1e-5) * y
+    np.testing.assert_allclose(_native.rms_norm(name, x, y, 1e-5), norm, rtol=FP32, atol=FP32)
+    silu = x.astype(np.float64) / (1 + np.exp(-x.astype(np.float64))) * y
+    np.testing.assert_allclose(_native.swiglu(name, x, y), silu, rtol=FP32, atol=FP32)
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_the_gate_at_its_ends(name):
+    gate = np.array([-1e4, -200.0, -88.0, 0.0, 88.0, 1e4], dtype=np.float32)
+    found = _native.swiglu(name, gate, np.ones_like(gate))
+    np.testing.assert_allclose(found, [0, 0, 0, 0, 88, 1e4], atol=1e-30, rtol=FP32)
+
+
+@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("shape", PAGES)
+def test_attention_over_pages(name, shape, normal):
+    S, D, group, page_size = shape
+    q, k, v = normal(group, D), normal(S, D), normal(S, D)
+    scores = q.astype(np.float64) @ k.T / np.sqrt(D)
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    wanted = weights / weights.sum(-1, keepdims=True) @ v
+    found = _native.attend(name, q, k, v, page_size)
+    np.testing.assert_allclose(found, wanted, atol=4 * BF16)
+    np.testing.assert_allclose(found, _native.attend("scalar", q, k, v, page_size), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("n", (1, 16, 255, 256, 257, 1000))
+def test_weights_of_the_sampler(name, n, normal):
+    x = 10 * normal(n)
+    best, weights, total = _native.weigh(name, x, 0.7)
+    assert best == x.max()
+    wanted = np.exp((x.astype(np.float64) - best) / 0.7)
+    np.testing.assert_allclose(weights, wanted, rtol=1e-5, atol=1e-36)
+    assert total == pytest.approx(wanted.sum(), rel=1e-6)
+
+
+@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("value", (np.nan, np.inf, -np.inf))
+def test_what_is_not_finite_is_seen(name, value, normal):
+    x = normal(50)
+    x[37] = value
+    assert np.isnan(_native.weigh(name, x, 1.0)[0])
+
+
+def test_a_name_without_kernels_is_refused():
+    with pytest.raises(ValueError, match="no kernels named abacus"):
+        _native.rms_norm("abacus", np.ones(3, dtype=np.float32), np.ones(3, dtype=np.float32), 0.0)
