@@ -38,7 +38,8 @@ void forward(Model& model, Ids ids, Ids positions, Ids tables, Ids starts, Ids l
                 "a position is beyond its page table");
         table_of[n] = tables.data() + starts(n);
     }
-    for (int64_t i = 0; i < n_entries; i++) require(tables(i) >= 0 && tables(i) < model.n_pages(), "there is no such page");
+    for (int64_t i = 0; i < n_entries; i++)
+        require(tables(i) >= 0 && tables(i) < model.n_pages(), "there is no such page");
     for (size_t i = 0; i < logit_rows.shape(0); i++)
         require(logit_rows(i) >= 0 && logit_rows(i) < N, "logits are asked of a row that is not there");
     nb::gil_scoped_release free;
@@ -48,9 +49,9 @@ void forward(Model& model, Ids ids, Ids positions, Ids tables, Ids starts, Ids l
 nb::tuple sample(Model& model, std::vector<int64_t> rows, std::vector<float> temperatures, std::vector<int64_t> top_k,
                  std::vector<float> top_p, std::vector<float> min_p, std::vector<double> uniforms) {
     const size_t n = rows.size();
-    require(temperatures.size() == n && top_k.size() == n && top_p.size() == n && min_p.size() == n &&
-                uniforms.size() == n,
-            "the columns of the draws differ in length");
+    require(
+        temperatures.size() == n && top_k.size() == n && top_p.size() == n && min_p.size() == n && uniforms.size() == n,
+        "the columns of the draws differ in length");
     std::vector<Draw> draws(n);
     for (size_t i = 0; i < n; i++) {
         require(rows[i] >= 0 && rows[i] < model.n_logit_rows(), "a draw is from a row without logits");
@@ -91,8 +92,8 @@ NB_MODULE(_native, m) {
                int64_t n_pages, int64_t page_size, int n_threads, const std::string& kernels_name) {
                 const Config config{dim,       n_layers,   n_heads,  n_kv_heads, head_dim,
                                     inter_dim, vocab_size, norm_eps, rope_theta, tied_head};
-                for (int64_t size : {dim, n_layers, n_heads, n_kv_heads, head_dim, inter_dim, vocab_size, n_pages,
-                                     page_size})
+                for (int64_t size :
+                     {dim, n_layers, n_heads, n_kv_heads, head_dim, inter_dim, vocab_size, n_pages, page_size})
                     require(size > 0, "every size of a model is above zero");
                 new (self) Model(config, n_pages, page_size, n_threads, kernels_name);
             },
@@ -101,11 +102,12 @@ NB_MODULE(_native, m) {
             nb::arg("rope_theta"), nb::arg("tied_head"), nb::arg("n_pages"), nb::arg("page_size"), nb::arg("n_threads"),
             nb::arg("kernels") = "")
         .def("set", &set)
-        .def("copy_page", [](Model& model, int64_t source, int64_t target) {
-            const int64_t n = model.n_pages();
-            require(source >= 0 && source < n && target >= 0 && target < n, "there is no such page");
-            model.copy_page(source, target);
-        })
+        .def("copy_page",
+             [](Model& model, int64_t source, int64_t target) {
+                 const int64_t n = model.n_pages();
+                 require(source >= 0 && source < n && target >= 0 && target < n, "there is no such page");
+                 model.copy_page(source, target);
+             })
         .def("forward", &forward)
         .def("sample", &sample)
         .def("logits", &logits)

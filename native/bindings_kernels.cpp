@@ -26,8 +26,7 @@ auto numpy(std::vector<T> values, std::initializer_list<size_t> shape) {
 Activations quantized(const Kernels& k, Matrix x) {
     Activations out;
     out.reserve(x.shape(0), x.shape(1));
-    for (size_t row = 0; row < x.shape(0); row++) 
-        k.quantize(x.data() + row * x.shape(1), x.shape(1), out, row);
+    for (size_t row = 0; row < x.shape(0); row++) k.quantize(x.data() + row * x.shape(1), x.shape(1), out, row);
     return out;
 }
 

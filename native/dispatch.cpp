@@ -54,8 +54,7 @@ const Choice* choices(int& n) {
 #if defined(__x86_64__)
         {"amx", has_amx(), kernels_amx},
         {"avx512", has_avx512(), kernels_avx512},
-        {"avx2",
-         __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"),
+        {"avx2", __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"),
          kernels_avx2},
 #endif
         {"scalar", true, kernels_scalar},

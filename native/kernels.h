@@ -26,8 +26,8 @@ struct Kernels {
     // out = silu(gate) * up
     void (*swiglu)(const float* gate, const float* up, int64_t n, float* out);
 
-    // Quantize a panel of at most 16 rows of fp32 weights, [n_rows, K] with `stride` floats from row to row. False where
-    // one of them is not finite.
+    // Quantize a panel of at most 16 rows of fp32 weights, [n_rows, K] with `stride` floats from row to row. False
+    // where one of them is not finite.
     bool (*pack_q8)(const float* weight, int64_t stride, int64_t n_rows, const PanelsQ8& to, int64_t panel);
 
     // out[m, n] (=, +=) activations[m] . weight[n] for all M rows and the rows of panels [first, last);
@@ -37,7 +37,8 @@ struct Kernels {
 
     // One query row of one kv head's group over the first `length` tokens of its pages; q and out: [group, head_dim].
     // A page of keys is [page_size / LANES rounded up, head_dim, LANES], its first page_size lanes being tokens; one of
-    // values is [page_size, head_dim], readable LANES beyond its end. `scores` has room for group * score_width(length) floats.
+    // values is [page_size, head_dim], readable LANES beyond its end. `scores` has room for group * score_width(length)
+    // floats.
     void (*attend)(const float* q, const uint16_t* const* key_pages, const uint16_t* const* value_pages, int64_t length,
                    int64_t page_size, int64_t group, int64_t head_dim, float* scores, float* out);
 

@@ -92,7 +92,8 @@ void Model::set(const std::string& name, const float* values, int64_t n_rows, in
     const size_t dot = name.find('.', start.size());
     if (name.rfind(start, 0) != 0 || dot == std::string::npos) throw fault();
     const std::string number = name.substr(start.size(), dot - start.size()), rest = name.substr(dot + 1);
-    if (number.empty() || number.size() > 6 || number.find_first_not_of("0123456789") != std::string::npos) throw fault();
+    if (number.empty() || number.size() > 6 || number.find_first_not_of("0123456789") != std::string::npos)
+        throw fault();
     const size_t index = std::stoul(number);
     if (index >= layers_.size()) throw fault();
     Layer& layer = layers_[index];
@@ -109,7 +110,8 @@ void Model::set(const std::string& name, const float* values, int64_t n_rows, in
     if (rest == "mlp.gate.weight") return matrix(layer.gate_up, 0, config_.inter_dim);
     if (rest == "mlp.up.weight") return matrix(layer.gate_up, up_row(), config_.inter_dim);
     if (rest == "mlp.gate.bias") return vector(layer.gate_up_bias, up_row() + config_.inter_dim, 0, config_.inter_dim);
-    if (rest == "mlp.up.bias") return vector(layer.gate_up_bias, up_row() + config_.inter_dim, up_row(), config_.inter_dim);
+    if (rest == "mlp.up.bias")
+        return vector(layer.gate_up_bias, up_row() + config_.inter_dim, up_row(), config_.inter_dim);
     if (rest == "mlp.down.weight") return matrix(layer.down, 0, dim);
     if (rest == "mlp.down.bias") return vector(layer.down_bias, dim, 0, dim);
     throw fault();
@@ -133,9 +135,8 @@ void Model::embed(int64_t id, float* out) const {
 }
 
 void Model::product(const PanelsQ8& w, int64_t M, float* out, int64_t stride, Store store) {
-    pool_.split(w.n_panels(), 1, [&](int, int64_t begin, int64_t end) {
-        k_.product_q8(act_, M, w, begin, end, out, stride, store);
-    });
+    pool_.split(w.n_panels(), 1,
+                [&](int, int64_t begin, int64_t end) { k_.product_q8(act_, M, w, begin, end, out, stride, store); });
 }
 
 void Model::normalize(const float* x, const Buffer<float>& weight, int64_t M) {

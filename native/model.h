@@ -43,7 +43,8 @@ public:
     Model(const Config& config, int64_t n_pages, int64_t page_size, int n_threads, const std::string& kernels_name);
 
     // Takes an [n_rows, n_columns] weight or an [n_rows] vector (n_columns 0) by its name in the torch model.
-    // Throws std::invalid_argument for a name or a shape that is not the model's, std::overflow_error for NaN or infinity.
+    // Throws std::invalid_argument for a name or a shape that is not the model's, std::overflow_error for NaN or
+    // infinity.
     void set(const std::string& name, const float* values, int64_t n_rows, int64_t n_columns);
 
     void copy_page(int64_t source, int64_t target);

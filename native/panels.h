@@ -10,8 +10,8 @@
 
 namespace smallpress {
 
-// Code in this file is used by kernels that are compiled for newer processors than the rest. Inlined everywhere, no copy
-// of it can end up in the other's place.
+// Code in this file is used by kernels that are compiled for newer processors than the rest. Inlined everywhere, no
+// copy of it can end up in the other's place.
 #define SMALLPRESS_INLINE inline __attribute__((always_inline))
 
 constexpr int64_t PANEL = 16;  // rows of a weight that are multiplied together, one in each lane
@@ -20,7 +20,8 @@ constexpr int64_t QUAD = 4;    // columns whose products one instruction adds up
 
 constexpr int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
-// Memory on cache-line bounds, zeroed, with a line to spare at its end; the system gives a large one its pages when they are first written to.
+// Memory on cache-line bounds, zeroed, with a line to spare at its end; the system gives a large one its pages when
+// they are first written to.
 template <typename T>
 class Buffer {
 public:
@@ -47,9 +48,9 @@ private:
     size_t size_ = 0;
 };
 
-// A weight [N, K] in 8 bits. Rows are taken 16 at a time, columns 32 at a time; such a block is 512 codes, column quad by
-// column quad, 16 rows x 4 columns each, and 16 scales in fp16. A weight is scale * (code - 128).
-// A panel holds the codes of all its blocks, then all their scales; N and K are filled up with code 128.
+// A weight [N, K] in 8 bits. Rows are taken 16 at a time, columns 32 at a time; such a block is 512 codes, column quad
+// by column quad, 16 rows x 4 columns each, and 16 scales in fp16. A weight is scale * (code - 128). A panel holds the
+// codes of all its blocks, then all their scales; N and K are filled up with code 128.
 struct PanelsQ8 {
     int64_t N = 0, K = 0, n_blocks = 0, panel_bytes = 0;
     Buffer<uint8_t> data;
@@ -70,8 +71,8 @@ struct PanelsQ8 {
 };
 
 // M rows of activations in 8 bits, 16 rows to a tile, so that what rows are multiplied by together lies together:
-// codes [tile, block, row, 32], scales and offsets [tile, block, row]. A number is scale * code; an offset is -128 times
-// the sum of a block's codes, which takes the 128 out of the weights' codes.
+// codes [tile, block, row, 32], scales and offsets [tile, block, row]. A number is scale * code; an offset is -128
+// times the sum of a block's codes, which takes the 128 out of the weights' codes.
 struct Activations {
     static constexpr int64_t TILE = 16;
 
