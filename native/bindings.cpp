@@ -7,6 +7,7 @@
 
 #include <stdexcept>
 
+#include "arrays.h"
 #include "model.h"
 
 namespace nb = nanobind;
@@ -71,11 +72,9 @@ nb::tuple sample(Model& model, std::vector<int64_t> rows, std::vector<float> tem
 }
 
 // A copy of the last step's logits, for tests.
-nb::ndarray<nb::numpy, float, nb::ndim<2>> logits(const Model& model) {
+auto logits(const Model& model) {
     const size_t R = model.n_logit_rows(), V = model.config().vocab_size;
-    float* copy = new float[R * V];
-    std::copy(model.logits(), model.logits() + R * V, copy);
-    return {copy, {R, V}, nb::capsule(copy, [](void* p) noexcept { delete[] static_cast<float*>(p); })};
+    return numpy(std::vector<float>(model.logits(), model.logits() + R * V), {R, V});
 }
 
 }  // namespace

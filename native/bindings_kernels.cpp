@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "arrays.h"
 #include "kernels.h"
 
 namespace nb = nanobind;
@@ -15,13 +16,6 @@ using Vector = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::c
 using Matrix = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 
 namespace {
-
-template <typename T>
-auto numpy(std::vector<T> values, std::initializer_list<size_t> shape) {
-    auto* kept = new std::vector<T>(std::move(values));
-    nb::capsule owner(kept, [](void* p) noexcept { delete static_cast<std::vector<T>*>(p); });
-    return nb::ndarray<nb::numpy, T>(kept->data(), shape, owner);
-}
 
 Activations quantized(const Kernels& k, Matrix x) {
     Activations out;
@@ -54,7 +48,7 @@ auto product_q8(const std::string& name, Matrix x, Matrix w, bool add) {
     const int64_t M = x.shape(0), N = w.shape(0), K = w.shape(1);
     PanelsQ8 panels(N, K);
     for (int64_t panel = 0; panel < panels.n_panels(); panel++)
-        k.pack_q8(w.data() + panel * PANEL * K, K, std::min(PANEL, N - panel * PANEL), panels, panel);
+        k.pack_q8(w.data() + panel * PANEL * K, std::min(PANEL, N - panel * PANEL), panels, panel);
     std::vector<float> out(M * N, add ? 1.0f : 0.0f);
     k.product_q8(quantized(k, x), M, panels, 0, panels.n_panels(), out.data(), N, add ? Store::ADD : Store::SET);
     return numpy(out, {x.shape(0), w.shape(0)});
@@ -102,7 +96,7 @@ nb::tuple weigh(const std::string& name, Vector x, float temperature) {
     const int64_t n = x.shape(0);
     const float best = k.largest(x.data(), n);
     std::vector<float> weights(n);
-    std::vector<double> sums((n + 255) / 256);
+    std::vector<double> sums((n + SUMMED - 1) / SUMMED);
     const double total = k.weigh(x.data(), n, best, 1.0f / temperature, weights.data(), sums.data());
     return nb::make_tuple(best, numpy(weights, {x.shape(0)}), total);
 }

@@ -10,7 +10,9 @@
 namespace smallpress {
 
 constexpr int64_t LANES = 16;
-constexpr int64_t score_width(int64_t length) { return round_up(length, LANES) + LANES; }
+constexpr int64_t SUMMED = 256;  // weights of the sampler that are summed in fp32 before fp64 takes over
+
+SMALLPRESS_INLINE constexpr int64_t score_width(int64_t length) { return round_up(length, LANES) + LANES; }
 
 enum class Store { SET, ADD };
 
@@ -26,9 +28,8 @@ struct Kernels {
     // out = silu(gate) * up
     void (*swiglu)(const float* gate, const float* up, int64_t n, float* out);
 
-    // Quantize a panel of at most 16 rows of fp32 weights, [n_rows, K] with `stride` floats from row to row. False
-    // where one of them is not finite.
-    bool (*pack_q8)(const float* weight, int64_t stride, int64_t n_rows, const PanelsQ8& to, int64_t panel);
+    // Quantize a panel of at most 16 rows of fp32 weights, [n_rows, K]. False where one of them is not finite.
+    bool (*pack_q8)(const float* weight, int64_t n_rows, const PanelsQ8& to, int64_t panel);
 
     // out[m, n] (=, +=) activations[m] . weight[n] for all M rows and the rows of panels [first, last);
     // `stride` floats from one m to the next.
@@ -48,7 +49,7 @@ struct Kernels {
     // The largest of n logits; NaN where one of them is not finite.
     float (*largest)(const float* x, int64_t n);
 
-    // weights = exp((x - best) / temperature); their sums, each of 256 of them in fp32; returns the sum of those.
+    // weights = exp((x - best) / temperature); their sums, SUMMED of them each; returns the sum of those.
     double (*weigh)(const float* x, int64_t n, float best, float inverse_temperature, float* weights, double* sums);
 };
 

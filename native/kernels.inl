@@ -10,7 +10,8 @@ namespace {
 
 using namespace smallpress;
 
-// Not std::min: a template's code may be shared with files for older processors, and nothing here may be.
+// Not std::min: a template's or an inline function's code may be shared with files for older processors, and nothing
+// here may be.
 inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 // exp(x) to 2 ulp for x in (-87, 88], 0 below: 2^n times a polynomial on [-ln2/2, ln2/2] (the Cephes library's expf).
@@ -20,8 +21,8 @@ inline F16 exp16(F16 given) {
     F16 r = fma(n, set1(-0.693359375f), x);
     r = fma(n, set1(2.12194440e-4f), r);
     F16 p = set1(1.9875691500e-4f);
-    for (const float c : {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f})
-        p = fma(p, r, set1(c));
+    constexpr float REST[] = {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f};
+    for (const float c : REST) p = fma(p, r, set1(c));
     return where_above(given, lowest, mul(add(fma(p, mul(r, r), r), set1(1.0f)), pow2(n)));
 }
 
@@ -65,7 +66,7 @@ void rms_norm(const float* x, const float* weight, int64_t n, float eps, float* 
         const F16 v = load_part(x + i, n - i, 0.0f);
         squares = fma(v, v, squares);
     }
-    const F16 inverse = set1(1.0f / std::sqrt(sum(squares) / static_cast<float>(n) + eps));
+    const F16 inverse = set1(1.0f / sqrtf(sum(squares) / static_cast<float>(n) + eps));
     for (int64_t i = 0; i < n; i += 16) {
         const F16 scaled = mul(load_part(x + i, n - i, 0.0f), inverse);
         store_part(out + i, n - i, mul(scaled, load_part(weight + i, n - i, 0.0f)));
@@ -81,7 +82,7 @@ void swiglu(const float* gate, const float* up, int64_t n, float* out) {
     }
 }
 
-bool pack_q8(const float* weight, int64_t stride, int64_t n_rows, const PanelsQ8& to, int64_t panel) {
+bool pack_q8(const float* weight, int64_t n_rows, const PanelsQ8& to, int64_t panel) {
     uint8_t* codes = to.codes(panel);
     uint16_t* scales = to.scales(panel);
     F16 zeros = set1(0.0f);  // a number times 0 is 0, infinity and NaN times 0 are NaN
@@ -89,7 +90,7 @@ bool pack_q8(const float* weight, int64_t stride, int64_t n_rows, const PanelsQ8
         const int64_t begin = b * BLOCK, n = least(BLOCK, to.K - begin);
         for (int64_t row = 0; row < PANEL; row++) {
             float values[BLOCK] = {};
-            if (row < n_rows) std::memcpy(values, weight + row * stride + begin, n * sizeof(float));
+            if (row < n_rows) std::memcpy(values, weight + row * to.K + begin, n * sizeof(float));
             const F16 left = load(values), right = load(values + 16);
             zeros = fma(left, set1(0.0f), fma(right, set1(0.0f), zeros));
             const uint16_t half = to_half(largest_of(max(abs(left), abs(right))) / 127.0f);
@@ -206,7 +207,7 @@ void product_q8(const Activations& x, int64_t M, const PanelsQ8& w, int64_t firs
 void attend(const float* q, const uint16_t* const* key_pages, const uint16_t* const* value_pages, int64_t length,
             int64_t page_size, int64_t group, int64_t head_dim, float* scores, float* out) {
     const int64_t n_pages = (length + page_size - 1) / page_size, width = score_width(length);
-    const float scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
+    const float scale = 1.0f / sqrtf(static_cast<float>(head_dim));
     for (int64_t page = 0; page < n_pages; page++) {
         const uint16_t* keys = key_pages[page];
         const int64_t n_here = least(page_size, length - page * page_size);
@@ -272,14 +273,14 @@ float largest(const float* x, int64_t n) {
 double weigh(const float* x, int64_t n, float best, float inverse_temperature, float* weights, double* sums) {
     const F16 top = set1(best), cool = set1(inverse_temperature);
     double total = 0.0;
-    for (int64_t begin = 0; begin < n; begin += 256) {
+    for (int64_t begin = 0; begin < n; begin += SUMMED) {
         F16 part = set1(0.0f);
-        for (int64_t i = begin; i < least(begin + 256, n); i += 16) {
+        for (int64_t i = begin; i < least(begin + SUMMED, n); i += 16) {
             const F16 weight = exp16(mul(sub(load_part(x + i, n - i, -INFINITY), top), cool));
             store_part(weights + i, n - i, weight);
             part = add(part, weight);
         }
-        total += sums[begin / 256] = sum(part);
+        total += sums[begin / SUMMED] = sum(part);
     }
     return total;
 }

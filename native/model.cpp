@@ -33,11 +33,13 @@ Model::Model(const Config& config, int64_t n_pages, int64_t page_size, int n_thr
     embed_ = PanelsQ8(config.vocab_size, config.dim);
     if (!config.tied_head) head_ = PanelsQ8(config.vocab_size, config.dim);
     norm_ = Buffer<float>(config.dim);
+    for (int64_t i = 0; i < config.head_dim / 2; i++)
+        turns_.push_back(std::pow(config.rope_theta, -2.0 * i / config.head_dim));
     layers_.resize(config.n_layers);
     for (Layer& layer : layers_) {
         layer.qkv = PanelsQ8(qkv_width(), config.dim);
         layer.o = PanelsQ8(config.dim, q_dim());
-        layer.gate_up = PanelsQ8(up_row() + config.inter_dim, config.dim);
+        layer.gate_up = PanelsQ8(gate_up_width(), config.dim);
         layer.down = PanelsQ8(config.dim, config.inter_dim);
         layer.attn_norm = Buffer<float>(config.dim);
         layer.mlp_norm = Buffer<float>(config.dim);
@@ -67,7 +69,7 @@ void Model::pack(const std::string& name, const PanelsQ8& to, int64_t first_row,
     pool_.split((n_rows + PANEL - 1) / PANEL, 1, [&](int, int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; i++) {
             const int64_t row = i * PANEL, n = std::min(PANEL, n_rows - row);
-            if (!k_.pack_q8(values + row * to.K, to.K, n, to, first_row / PANEL + i)) finite = false;
+            if (!k_.pack_q8(values + row * to.K, n, to, first_row / PANEL + i)) finite = false;
         }
     });
     if (!finite) throw std::overflow_error(name + " holds NaN or infinity");
@@ -84,7 +86,7 @@ void Model::set(const std::string& name, const float* values, int64_t n_rows, in
         if (n_rows != n || n_columns != to.K) throw fault();
         pack(name, to, first, values, n);
     };
-    const int64_t dim = config_.dim, q = q_dim(), kv = kv_dim();
+    const int64_t dim = config_.dim, inter = config_.inter_dim, q = q_dim(), kv = kv_dim();
     if (name == "embed.weight") return matrix(embed_, 0, config_.vocab_size);
     if (name == "head.weight" && !config_.tied_head) return matrix(head_, 0, config_.vocab_size);
     if (name == "norm.weight") return vector(norm_, dim, 0, dim);
@@ -107,11 +109,10 @@ void Model::set(const std::string& name, const float* values, int64_t n_rows, in
     if (rest == "attn.v.bias") return vector(layer.qkv_bias, qkv_width(), v_row(), kv);
     if (rest == "attn.o.weight") return matrix(layer.o, 0, dim);
     if (rest == "attn.o.bias") return vector(layer.o_bias, dim, 0, dim);
-    if (rest == "mlp.gate.weight") return matrix(layer.gate_up, 0, config_.inter_dim);
-    if (rest == "mlp.up.weight") return matrix(layer.gate_up, up_row(), config_.inter_dim);
-    if (rest == "mlp.gate.bias") return vector(layer.gate_up_bias, up_row() + config_.inter_dim, 0, config_.inter_dim);
-    if (rest == "mlp.up.bias")
-        return vector(layer.gate_up_bias, up_row() + config_.inter_dim, up_row(), config_.inter_dim);
+    if (rest == "mlp.gate.weight") return matrix(layer.gate_up, 0, inter);
+    if (rest == "mlp.up.weight") return matrix(layer.gate_up, up_row(), inter);
+    if (rest == "mlp.gate.bias") return vector(layer.gate_up_bias, gate_up_width(), 0, inter);
+    if (rest == "mlp.up.bias") return vector(layer.gate_up_bias, gate_up_width(), up_row(), inter);
     if (rest == "mlp.down.weight") return matrix(layer.down, 0, dim);
     if (rest == "mlp.down.bias") return vector(layer.down_bias, dim, 0, dim);
     throw fault();
@@ -201,18 +202,18 @@ void Model::attend(int64_t layer, const Rows& rows) {
 
 void Model::forward(const Rows& rows, const int64_t* logit_rows, int64_t n_logit_rows) {
     const int64_t N = rows.N, dim = config_.dim, D = config_.head_dim, width = qkv_width();
-    const int64_t up = up_row(), inter = config_.inter_dim;
+    const int64_t inter = config_.inter_dim;
     x_.reserve(N * dim);
     qkv_.reserve(N * width);
     mixed_.reserve(N * q_dim());
-    wide_.reserve(N * (up + inter));
+    wide_.reserve(N * gate_up_width());
     cos_.reserve(N * D / 2);
     sin_.reserve(N * D / 2);
     pool_.split(N, 1, [&](int, int64_t begin, int64_t end) {
         for (int64_t n = begin; n < end; n++) {
             embed(rows.ids[n], x_.get() + n * dim);
             for (int64_t i = 0; i < D / 2; i++) {
-                const double angle = rows.positions[n] * std::pow(config_.rope_theta, -2.0 * i / D);
+                const double angle = rows.positions[n] * turns_[i];
                 cos_[n * D / 2 + i] = static_cast<float>(std::cos(angle));
                 sin_[n * D / 2 + i] = static_cast<float>(std::sin(angle));
             }
@@ -231,13 +232,13 @@ void Model::forward(const Rows& rows, const int64_t* logit_rows, int64_t n_logit
         product(layer.o, N, x_.get(), dim, Store::ADD);
         for (int64_t n = 0; n < N; n++) add_bias(x_.get() + n * dim, layer.o_bias);
         normalize(x_.get(), layer.mlp_norm, N);
-        product(layer.gate_up, N, wide_.get(), up + inter, Store::SET);
+        product(layer.gate_up, N, wide_.get(), gate_up_width(), Store::SET);
         act_.reserve(N, inter);
         pool_.split(N, 1, [&](int, int64_t begin, int64_t end) {
             for (int64_t n = begin; n < end; n++) {
-                float* gate = wide_.get() + n * (up + inter);
+                float* gate = wide_.get() + n * gate_up_width();
                 add_bias(gate, layer.gate_up_bias);
-                k_.swiglu(gate, gate + up, inter, gate);
+                k_.swiglu(gate, gate + up_row(), inter, gate);
                 k_.quantize(gate, inter, act_, n);
             }
         });

@@ -88,6 +88,7 @@ private:
     int64_t v_row() const { return k_row() + round_up(kv_dim(), PANEL); }
     int64_t qkv_width() const { return v_row() + kv_dim(); }
     int64_t up_row() const { return round_up(config_.inter_dim, PANEL); }
+    int64_t gate_up_width() const { return up_row() + config_.inter_dim; }
     int64_t head_entries() const { return config_.head_dim * round_up(page_size_, LANES); }
     int64_t page_entries() const { return config_.n_kv_heads * head_entries(); }
 
@@ -97,6 +98,7 @@ private:
     Pool pool_;
     PanelsQ8 embed_, head_;
     Buffer<float> norm_;
+    std::vector<double> turns_;  // [head_dim / 2], angle of rotation a position
     std::vector<Layer> layers_;
     Buffer<uint16_t> cache_;  // [n_layers, 2, n_pages, n_kv_heads, head_entries]
 

@@ -18,7 +18,7 @@ constexpr int64_t PANEL = 16;  // rows of a weight that are multiplied together,
 constexpr int64_t BLOCK = 32;  // columns that share a scale
 constexpr int64_t QUAD = 4;    // columns whose products one instruction adds up
 
-constexpr int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+SMALLPRESS_INLINE constexpr int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
 // Memory on cache-line bounds, zeroed, with a line to spare at its end; the system gives a large one its pages when
 // they are first written to.

@@ -4,14 +4,9 @@
 #include <chrono>
 #include <new>
 
-#if defined(_WIN32)
-#include <process.h>
-#define getpid _getpid
-#else
 #include <unistd.h>
-#endif
 
-#if defined(__x86_64__) || defined(_M_X64)
+#if defined(__x86_64__)
 #include <immintrin.h>
 #endif
 
@@ -24,7 +19,7 @@ constexpr auto PATIENCE = std::chrono::microseconds(200);
 constexpr int LOOKS_BETWEEN_CLOCKS = 64;
 
 void relax() {
-#if defined(__x86_64__) || defined(_M_X64)
+#if defined(__x86_64__)
     _mm_pause();
 #elif defined(__aarch64__)
     asm volatile("yield");

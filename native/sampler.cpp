@@ -10,7 +10,6 @@
 namespace smallpress {
 namespace {
 
-constexpr int64_t SUMMED = 256;         // ids whose weights are summed in fp32 before fp64 takes over
 constexpr int64_t FIRST_SORTED = 1024;  // how many of the likeliest ids top-p looks at before it looks at all
 
 // The smallest weight that top-k and top-p keep; `total` is the sum of all.
@@ -61,25 +60,23 @@ Drawn draw_one(const Kernels& k, const float* logits, int64_t V, const Draw& dra
             total += sums[begin / SUMMED] = part;
         }
     }
-    // The first id at which the running sum exceeds the target. Rounding may leave the target at the very end: then it
-    // is the last id that weighs anything.
+    // The first id at which the running sum exceeds the target.
     const double target = draw.uniform * total;
     double running = 0.0;
-    int64_t last = 0;
+    int64_t end = V;
     for (int64_t begin = 0; begin < V; begin += SUMMED) {
         const double part = sums[begin / SUMMED];
-        const bool here = running + part > target;
-        if (here || part > 0.0) {
-            double inside = running;
-            for (int64_t id = begin; id < std::min(begin + SUMMED, V); id++) {
-                if (weights[id] > 0.0f) last = id;
-                if (here && (inside += weights[id]) > target && weights[id] > 0.0f) return drawn(id);
-            }
-            if (here) return drawn(last);
+        if (running + part > target) {
+            end = std::min(begin + SUMMED, V);
+            for (int64_t id = begin; id < end; id++)
+                if (weights[id] > 0.0f && (running += weights[id]) > target) return drawn(id);
+            break;
         }
         running += part;
     }
-    return drawn(last);
+    // Rounding has left the target at the very end: the last id that weighs anything.
+    while (weights[end - 1] == 0.0f) end--;
+    return drawn(end - 1);
 }
 
 }  // namespace

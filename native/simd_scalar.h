@@ -65,12 +65,7 @@ inline F16 round(F16 a) {
 }
 // 2^n for whole n in [-126, 127].
 inline F16 pow2(F16 n) {
-    return each([&](int i) {
-        const int32_t bits = (static_cast<int32_t>(n.v[i]) + 127) << 23;
-        float out;
-        std::memcpy(&out, &bits, 4);
-        return out;
-    });
+    return each([&](int i) { return float_of((static_cast<int32_t>(n.v[i]) + 127) << 23); });
 }
 inline float sum(F16 a) {
     for (int half = 8; half; half /= 2)
@@ -87,16 +82,10 @@ inline F16 load_half(const uint16_t* p) {
     return each([&](int i) { return half_to_float(p[i]); });
 }
 inline F16 load_bf16(const uint16_t* p) {
-    return each([&](int i) {
-        const uint32_t bits = static_cast<uint32_t>(p[i]) << 16;
-        float out;
-        std::memcpy(&out, &bits, 4);
-        return out;
-    });
+    return each([&](int i) { return float_of(static_cast<uint32_t>(p[i]) << 16); });
 }
 inline uint16_t bf16_of(float x) {
-    uint32_t bits;
-    std::memcpy(&bits, &x, 4);
+    const uint32_t bits = bits_of(x);
     if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>(bits >> 16 | 64);  // NaN stays one
     return static_cast<uint16_t>((bits + 0x7fffu + (bits >> 16 & 1)) >> 16);
 }

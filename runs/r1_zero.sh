@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# R1-Zero on four families of problems with a curriculum, up to MINUTES (90) minutes on two cores.
+# R1-Zero on six families of problems at once, up to MINUTES (90) minutes on two cores.
 set -euo pipefail
 run=${OUT:-runs/r1_zero}
 

@@ -262,6 +262,7 @@ LATE = ["jinja2.sandbox", "numpy.ma"] + [
     f"smallpress.{name}"
     for name in (
         "cli.resume",
+        "engine.native_runner",
         "engine.torch_runner",
         "evaluate.baseline",
         "evaluate.problems",
@@ -291,16 +292,16 @@ def main(recipe: Path, folder: Path) -> None:
     trials = Trials(recipe, folder)
     n_engine = trials.count(in_engine, fresh=True)
     n_updates = trials.count(in_update, fresh=True)
-    trials.at_points("engine", in_engine, spread(n_engine, 6), fresh=True)
-    trials.at_points("update", in_update, spread(n_updates, 5), fresh=True)
+    trials.at_points("engine", in_engine, spread(n_engine, 20), fresh=True)
+    trials.at_points("update", in_update, spread(n_updates, 10), fresh=True)
 
     # The base is the run when it has begun the steps that lead to its last checkpoint: four updates are done.
     trials.begin(trials.base, prepare=lambda: before_each(trainer, "accumulate", Countdown(4)))
     n_save = trials.count(in_save, fresh=False)
     n_disk = trials.count(on_disk, fresh=False)
     trials.at_points("save", in_save, list(range(n_save)), fresh=False)
-    trials.at_points("disk", on_disk, spread(n_disk, 8), fresh=False)
-    trials.at_moments(6)
+    trials.at_points("disk", on_disk, spread(n_disk, 24), fresh=False)
+    trials.at_moments(8)
     trials.as_processes(2)
     print(json.dumps({"n_kills": trials.n_kills, "n_save": n_save, "faults": trials.faults}))
 

@@ -11,6 +11,7 @@ from smallpress.run.errors import UserError
 from smallpress.run.progress import Progress
 
 if TYPE_CHECKING:
+    from smallpress.cli.open_engine import Auto, NumberFormat
     from smallpress.engine.engine import Engine
     from smallpress.evaluate.baseline import Baseline
     from smallpress.evaluate.problems import Problems
@@ -43,6 +44,9 @@ def eval(
     temperature: Annotated[float | None, Parameter(help="0 is greedy; by default 0 for 1 sample, else 0.6.")] = None,
     top_p: Annotated[float, Parameter(help="Draw from the likeliest tokens that make up this much.")] = 0.95,
     max_tokens: Annotated[int, Parameter(help="The longest answer, thinking included.")] = 256,
+    dtype: Annotated[
+        Literal["auto", "int8", "bfloat16", "float32"], Parameter(help="auto: int8 where the native core is installed.")
+    ] = "auto",
     seed: Annotated[int, Parameter(help="Chooses the questions and the draws.")] = 0,
     compare: Annotated[Path | None, Parameter(help="An earlier --out file: what was gained since.")] = None,
     out: Annotated[Path | None, Parameter(help="Write everything, every answer included, to this JSON file.")] = None,
@@ -67,7 +71,7 @@ def eval(
     if old is not None:
         check_same_questions(old.problem_set, problem_set(problems.examples))
 
-    engine, tokenizer = _open(model, offline, problems, sampling)
+    engine, tokenizer = _open(model, offline, problems, sampling, dtype)
     document, result, grid = _measure(engine, tokenizer, problems, sampling, template, reading, model)
     comparison = compare_results(old, result) if old is not None else None
     grids = [grid, comparison_grid(comparison)] if comparison is not None else [grid]
@@ -115,7 +119,9 @@ def _problems(tasks: str, data: Path | None, held_out_only: bool, n: int | None,
     return held_out(parse_mixture(tasks), n, seed)
 
 
-def _open(model: str, offline: bool, problems: "Problems", sampling: "Sampling") -> tuple["Engine", "Tokenizer"]:
+def _open(
+    model: str, offline: bool, problems: "Problems", sampling: "Sampling", dtype: "NumberFormat | Auto"
+) -> tuple["Engine", "Tokenizer"]:
     """An engine with room for as many questions at once as memory allows."""
     from smallpress.cli.open_engine import number_format, open_engine
     from smallpress.weights.load import load_transformer, open_model
@@ -126,7 +132,7 @@ def _open(model: str, offline: bool, problems: "Problems", sampling: "Sampling")
     longest = max(len(tokenizer.encode(example.prompt)) for example in problems.examples)
     n_running = min(MAX_RUNNING, len(problems.examples) * sampling.samples)
     tokens_each = longest + ROOM_FOR_TEMPLATE + sampling.max_tokens
-    return open_engine(load_transformer(path), number_format(), n_running, tokens_each), tokenizer
+    return open_engine(load_transformer(path), number_format(dtype), n_running, tokens_each), tokenizer
 
 
 def _measure(

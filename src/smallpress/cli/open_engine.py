@@ -1,5 +1,6 @@
 """An engine over a loaded model, with room for what will be asked of it."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -7,6 +8,7 @@ if TYPE_CHECKING:
     from smallpress.model.transformer import Transformer
 
 NumberFormat = Literal["int8", "bfloat16", "float32"]
+Auto = Literal["auto"]
 
 PAGE_SIZE = 16  # tokens
 BF16_FEATURES = {"amx_bf16", "avx512_bf16", "bf16"}
@@ -17,24 +19,25 @@ SHARE_OF_MEMORY = 0.4
 
 def has_native_core() -> bool:
     """False where the package was built without a compiler; then torch does all."""
-    from importlib.util import find_spec
+    try:
+        import_module("smallpress._native")
+    except ImportError:
+        return False
+    return True
 
-    return find_spec("smallpress._native") is not None
 
-
-def number_format(choice: str = "auto") -> NumberFormat:
+def number_format(choice: NumberFormat | Auto = "auto") -> NumberFormat:
     """What to generate in. auto: 8 bits in the native core; without it, what torch multiplies fastest here."""
     from smallpress.run.errors import UserError
     from smallpress.run.machine import this_machine
 
     if choice == "int8" and not has_native_core():
         raise UserError("int8 needs the native core, and this installation has none", "install a C++ compiler, then it")
-    if choice == "auto" and has_native_core():
+    if choice != "auto":
+        return choice
+    if has_native_core():
         return "int8"
-    if choice == "auto":
-        return "bfloat16" if BF16_FEATURES & set(this_machine().cpu_features) else "float32"
-    assert choice in ("int8", "bfloat16", "float32"), choice
-    return choice  # type: ignore[return-value]
+    return "bfloat16" if BF16_FEATURES & set(this_machine().cpu_features) else "float32"
 
 
 def open_engine(

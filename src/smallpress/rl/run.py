@@ -74,7 +74,7 @@ class Run:
         began = time.perf_counter()
         measured = self.measure()
         # Pages the measurement left behind would be shared by the next rollouts; a resumed run would not have them.
-        self.trainer.engine.update_weights(self.trainer.weights.master)
+        self.trainer.engine.release()
         self._look_at_clock()
         return measured | {"seconds/eval": time.perf_counter() - began}
 

@@ -111,6 +111,8 @@ class GRPOSettings(Settings):
     def model_post_init(self, _: object) -> None:
         if self.steps is None and self.minutes is None:
             raise ValueError("give steps, minutes or both: the run has no end")
+        if self.train_on is not None and self.train_on > self.group_size:
+            raise ValueError(f"train_on={self.train_on} is above group_size={self.group_size}")
         if self.lr_shape != "constant" and self.steps is None:
             raise ValueError(f"lr_shape={self.lr_shape} needs steps: it must know where the run ends")
         if self.target_entropy and self.temperature > self.max_temperature:

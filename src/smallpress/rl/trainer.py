@@ -72,7 +72,7 @@ class Trainer:
         """One step; what is logged, and every rollout it saw."""
         began = time.perf_counter()
         groups, n_asked = self._roll_out()
-        self.engine.release()
+        self.engine.release()  # what its cache held is for the update
         rolled = time.perf_counter()
         metrics = self._describe(groups, n_asked)
         metrics |= self._update([self._chosen(group) for group in groups if self._teaches(group)])

@@ -125,10 +125,13 @@ def assert_equals_one_pass(full_logits: Callable[..., torch.Tensor], runner_kind
         n = len(request.prompt_ids)
         logits = full_logits(model, request.prompt_ids + completion.ids)[n - 1 : -1]
         logprobs = (logits / (request.params.temperature or 1.0)).log_softmax(-1)
-        said = logprobs.gather(1, torch.tensor(completion.ids)[:, None])[:, 0]
+        ids = torch.tensor(completion.ids)
+        said = logprobs.gather(1, ids[:, None])[:, 0]
         gap = (said - torch.tensor(completion.logprobs)).abs().max().item()
         assert gap <= atol, f"log-probabilities differ by {gap}"
         if request.params.temperature == 0.0:
+            if runner_kind == "torch":
+                assert ids.tolist() == logits.argmax(-1).tolist()
             assert (logprobs.amax(-1) - said).max().item() <= 2 * atol
 
     return check

@@ -26,6 +26,7 @@ def test_the_least_recipe_is_enough():
     [
         ({"steps": ...}, "the run has no end"),
         ({"lr_shape": "cosine", "steps": ..., "minutes": 5}, "lr_shape=cosine needs steps"),
+        ({"train_on": 9}, "train_on=9 is above group_size=8"),
         ({"target_entropy": 0.1, "temperature": 2.0}, "temperature=2.0 is above max_temperature=1.5"),
         ({"tasks": []}, "tasks"),
         ({"tasks": ["addition:99"]}, "'addition:99' names no level of addition"),
