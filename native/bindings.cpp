@@ -8,12 +8,14 @@
 #include <stdexcept>
 
 #include "arrays.h"
+#include "blocks.h"
 #include "model.h"
 
 namespace nb = nanobind;
 using namespace smallpress;
 using Ids = nb::ndarray<const int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Floats = nb::ndarray<const float, nb::c_contig, nb::device::cpu>;
+using Blocks = nb::ndarray<const uint8_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 
 namespace {
 
@@ -21,10 +23,24 @@ void require(bool holds, const char* what) {
     if (!holds) throw std::invalid_argument(what);
 }
 
-void set(Model& model, const std::string& name, Floats values) {
+Coding coding_of(int bits) {
+    require(bits == 4 || bits == 8 || bits == 16, "weights have 4, 8 or 16 bits");
+    return bits == 4 ? Coding::Q4_1 : bits == 8 ? Coding::Q8 : Coding::BF16;
+}
+
+void set(Model& model, const std::string& name, Floats values, int bits) {
     require(values.ndim() == 1 || values.ndim() == 2, "a weight has one or two dimensions");
+    const Coding coding = coding_of(bits);
     nb::gil_scoped_release free;
-    model.set(name, values.data(), values.shape(0), values.ndim() == 2 ? values.shape(1) : 0);
+    model.set(name, values.data(), values.shape(0), values.ndim() == 2 ? values.shape(1) : 0, coding);
+}
+
+void set_blocks(Model& model, const std::string& name, const std::string& format_name, Blocks rows) {
+    const BlockFormat* format = block_format(format_name);
+    require(format, "there is no reader of this format of blocks");
+    require(rows.shape(1) > 0 && rows.shape(1) % format->bytes == 0, "a row is not a whole number of blocks");
+    nb::gil_scoped_release free;
+    model.set_blocks(name, *format, rows.data(), rows.shape(0), rows.shape(1));
 }
 
 // tables: the page tables of all sequences one after another; starts[n]: where that of row n begins.
@@ -83,6 +99,11 @@ void bind_kernels(nb::module_& m);
 
 NB_MODULE(_native, m) {
     bind_kernels(m);
+    // Of what a format of files becomes; 0 for one that is not read here.
+    m.def("packed_bits", [](const std::string& name) {
+        const BlockFormat* format = block_format(name);
+        return !format ? 0 : format->regroup ? 4 : 8;
+    });
     nb::class_<Model>(m, "Model")
         .def(
             "__init__",
@@ -100,7 +121,8 @@ NB_MODULE(_native, m) {
             nb::arg("head_dim"), nb::arg("inter_dim"), nb::arg("vocab_size"), nb::arg("norm_eps"),
             nb::arg("rope_theta"), nb::arg("tied_head"), nb::arg("n_pages"), nb::arg("page_size"), nb::arg("n_threads"),
             nb::arg("kernels") = "")
-        .def("set", &set)
+        .def("set", &set, nb::arg("name"), nb::arg("values"), nb::arg("bits") = 8)
+        .def("set_blocks", &set_blocks)
         .def("copy_page",
              [](Model& model, int64_t source, int64_t target) {
                  const int64_t n = model.n_pages();
@@ -111,5 +133,6 @@ NB_MODULE(_native, m) {
         .def("sample", &sample)
         .def("logits", &logits)
         .def("reset", &Model::reset)
-        .def_prop_ro("kernels", &Model::kernels_name);
+        .def_prop_ro("kernels", &Model::kernels_name)
+        .def_prop_ro("weight_bytes", &Model::weight_bytes);
 }

@@ -5,14 +5,18 @@
 #include <nanobind/stl/string.h>
 
 #include <algorithm>
+#include <stdexcept>
 #include <vector>
 
 #include "arrays.h"
+#include "blocks.h"
 #include "kernels.h"
+#include "machine.h"
 
 namespace nb = nanobind;
 using namespace smallpress;
 using Vector = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Bytes = nb::ndarray<const uint8_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using Matrix = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 
 namespace {
@@ -20,38 +24,78 @@ namespace {
 Activations quantized(const Kernels& k, Matrix x) {
     Activations out;
     out.reserve(x.shape(0), x.shape(1));
-    for (size_t row = 0; row < x.shape(0); row++) k.quantize(x.data() + row * x.shape(1), x.shape(1), out, row);
+    for (size_t row = 0; row < x.shape(0); row++) {
+        k.quantize(x.data() + row * x.shape(1), x.shape(1), out, row);
+        k.narrow(x.data() + row * x.shape(1), x.shape(1), out, row);
+    }
     return out;
 }
 
-// Row 5 of a tile: its codes, scales and offsets, put one after another.
+// Row 5 of a tile: its codes, scales and sums, put one after another.
 nb::tuple quantize(const std::string& name, Vector x) {
-    constexpr int64_t ROW = 5, TILE = Activations::TILE;
+    constexpr int64_t ROW = 5, TILE = Activations::TILE, HALVES = BLOCK / HALF;
     const int64_t n = x.shape(0);
     Activations out;
     out.reserve(TILE, n);
     kernels(name).quantize(x.data(), n, out, ROW);
     std::vector<int8_t> codes(out.n_blocks * BLOCK);
-    std::vector<float> scales(out.n_blocks);
-    std::vector<int32_t> offsets(out.n_blocks);
-    for (int64_t i = 0; i < out.n_blocks * BLOCK; i++) codes[i] = out.codes(ROW)[i / BLOCK * TILE * BLOCK + i % BLOCK];
-    for (int64_t b = 0; b < out.n_blocks; b++) {
-        scales[b] = out.scales(ROW)[b * TILE];
-        offsets[b] = out.offsets(ROW)[b * TILE];
+    std::vector<float> scales(out.n_blocks), sums(out.n_blocks * HALVES);
+    for (int64_t i = 0; i < out.n_blocks * BLOCK; i++) {
+        const int64_t at = i / BLOCK * TILE * BLOCK + i % BLOCK;
+        codes[i] = out.codes(ROW)[at];
+        if (out.shifted(ROW)[at] != codes[i] + 128) throw std::logic_error("the shifted codes are others");
     }
+    for (int64_t b = 0; b < out.n_blocks; b++) scales[b] = out.scales(ROW)[b * TILE];
+    for (int64_t half = 0; half < out.n_blocks * HALVES; half++) sums[half] = out.sums(ROW)[half * TILE];
     const size_t blocks = out.n_blocks;
-    return nb::make_tuple(numpy(codes, {blocks * BLOCK}), numpy(scales, {blocks}), numpy(offsets, {blocks}));
+    return nb::make_tuple(numpy(codes, {blocks * BLOCK}), numpy(scales, {blocks}), numpy(sums, {blocks * HALVES}));
 }
 
-auto product_q8(const std::string& name, Matrix x, Matrix w, bool add) {
+// x [M, K] times the rows of the panels, in SET or ADD to ones.
+auto product(const std::string& name, Matrix x, const Panels& panels, bool add) {
     const Kernels& k = kernels(name);
-    const int64_t M = x.shape(0), N = w.shape(0), K = w.shape(1);
-    PanelsQ8 panels(N, K);
-    for (int64_t panel = 0; panel < panels.n_panels(); panel++)
-        k.pack_q8(w.data() + panel * PANEL * K, std::min(PANEL, N - panel * PANEL), panels, panel);
+    const int64_t M = x.shape(0), N = panels.N;
+    if (static_cast<int64_t>(x.shape(1)) != panels.K) throw std::invalid_argument("the factors differ in columns");
     std::vector<float> out(M * N, add ? 1.0f : 0.0f);
-    k.product_q8(quantized(k, x), M, panels, 0, panels.n_panels(), out.data(), N, add ? Store::ADD : Store::SET);
-    return numpy(out, {x.shape(0), w.shape(0)});
+    k.product(quantized(k, x), M, panels, 0, panels.n_panels(), out.data(), N, add ? Store::ADD : Store::SET);
+    return numpy(out, {x.shape(0), static_cast<size_t>(N)});
+}
+
+Panels pack(const std::string& name, Matrix w, int bits) {
+    const int64_t N = w.shape(0), K = w.shape(1);
+    Panels panels(bits == 4 ? Coding::Q4_1 : bits == 8 ? Coding::Q8 : Coding::BF16, N, K);
+    for (int64_t panel = 0; panel < panels.n_panels(); panel++)
+        kernels(name).pack(w.data() + panel * PANEL * K, std::min(PANEL, N - panel * PANEL), panels, panel);
+    return panels;
+}
+
+// A weight of blocks that keep their codes.
+Panels regroup(const std::string& format_name, Bytes rows) {
+    const BlockFormat* format = block_format(format_name);
+    if (!format || !format->regroup) throw std::invalid_argument("no codes are kept of " + format_name);
+    const int64_t N = rows.shape(0), row_bytes = rows.shape(1);
+    Panels panels(format->coding, N, row_bytes / format->bytes * format->columns);
+    for (int64_t panel = 0; panel < panels.n_panels(); panel++)
+        format->regroup(rows.data() + panel * PANEL * row_bytes, row_bytes, std::min(PANEL, N - panel * PANEL), panels,
+                        panel);
+    return panels;
+}
+
+// fp32 of rows of blocks.
+auto decode(const std::string& format_name, Bytes rows) {
+    const BlockFormat* format = block_format(format_name);
+    if (!format || !format->decode) throw std::invalid_argument("there is no decoder of " + format_name);
+    const size_t N = rows.shape(0), K = rows.shape(1) / format->bytes * format->columns;
+    std::vector<float> out(N * K);
+    for (size_t row = 0; row < N; row++) format->decode(rows.data() + row * rows.shape(1), K, out.data() + row * K);
+    return numpy(out, {N, K});
+}
+
+// What a weight stands for.
+auto numbers(const Panels& panels) {
+    std::vector<float> out(panels.N * panels.K);
+    for (int64_t row = 0; row < panels.N; row++) decode_row(panels, row, out.data() + row * panels.K);
+    return numpy(out, {static_cast<size_t>(panels.N), static_cast<size_t>(panels.K)});
 }
 
 auto rms_norm(const std::string& name, Vector x, Vector weight, float eps) {
@@ -74,12 +118,14 @@ auto attend(const std::string& name, Matrix q, Matrix k, Matrix v, int64_t page_
     std::vector<const uint16_t*> keys, values;
     std::vector<uint16_t> narrow(D);
     for (int64_t page = 0; page < n_pages; page++) {
-        Buffer<uint16_t> key(D * round_up(page_size, LANES)), value(D * page_size);
+        Buffer<uint16_t> key(D * round_up(page_size, LANES)), value(D * round_up(page_size, 2));
         for (int64_t i = 0; i < page_size && page * page_size + i < S; i++) {
             const int64_t t = page * page_size + i;
             table.to_bf16(k.data() + t * D, D, narrow.data());
-            for (int64_t d = 0; d < D; d++) key[(i / LANES * D + d) * LANES + i % LANES] = narrow[d];
-            table.to_bf16(v.data() + t * D, D, value.get() + i * D);
+            for (int64_t d = 0; d < D; d++)
+                key[(i / LANES * D + d / 2 * 2) * LANES + i % LANES * 2 + d % 2] = narrow[d];
+            table.to_bf16(v.data() + t * D, D, narrow.data());
+            for (int64_t d = 0; d < D; d++) value[(i / 2 * D + d) * 2 + i % 2] = narrow[d];
         }
         keys.push_back(key.get());
         values.push_back(value.get());
@@ -87,7 +133,8 @@ auto attend(const std::string& name, Matrix q, Matrix k, Matrix v, int64_t page_
         pages.push_back(std::move(value));
     }
     std::vector<float> scores(group * score_width(S)), out(group * D);
-    table.attend(q.data(), keys.data(), values.data(), S, page_size, group, D, scores.data(), out.data());
+    std::vector<uint16_t> room(narrow_room(group, S, D));
+    table.attend(q.data(), keys.data(), values.data(), S, page_size, group, D, scores.data(), room.data(), out.data());
     return numpy(out, {q.shape(0), q.shape(1)});
 }
 
@@ -107,9 +154,24 @@ void bind_kernels(nb::module_& m) {
     m.def("can_run", &can_run);
     m.def("best_kernels", [] { return kernels().name; });
     m.def("quantize", &quantize);
-    m.def("product_q8", &product_q8, nb::arg("kernels"), nb::arg("x"), nb::arg("w"), nb::arg("add") = false);
+    nb::class_<Panels>(m, "Panels").def("numbers", &numbers);
+    m.def("pack", &pack, nb::arg("kernels"), nb::arg("weight"), nb::arg("bits") = 8);
+    m.def("regroup", &regroup);
+    m.def("decode", &decode);
+    m.def("product", &product, nb::arg("kernels"), nb::arg("x"), nb::arg("panels"), nb::arg("add") = false);
     m.def("rms_norm", &rms_norm);
     m.def("swiglu", &swiglu);
     m.def("attend", &attend);
     m.def("weigh", &weigh);
+    m.def("read_bandwidth", [](int n_threads) {
+        Pool pool(n_threads);
+        nb::gil_scoped_release free;
+        return read_bandwidth(pool);
+    });
+    m.def("multiply_adds", [](const std::string& name, int n_threads) {
+        const Kernels& k = kernels(name);
+        Pool pool(n_threads);
+        nb::gil_scoped_release free;
+        return multiply_adds(pool, k);
+    });
 }

@@ -34,8 +34,8 @@ bool has_amx() {
     constexpr unsigned AMX_TILE = 1u << 24, AMX_INT8 = 1u << 25;
     constexpr int REQUEST_STATE = 0x1023, TILE_DATA = 18;  // arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA)
     unsigned a, b, c, d;
-    return has_avx512() && __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & AMX_TILE) && (d & AMX_INT8) &&
-           syscall(SYS_arch_prctl, REQUEST_STATE, TILE_DATA) == 0;
+    return has_avx512() && __builtin_cpu_supports("avx512bf16") && __get_cpuid_count(7, 0, &a, &b, &c, &d) &&
+           (d & AMX_TILE) && (d & AMX_INT8) && syscall(SYS_arch_prctl, REQUEST_STATE, TILE_DATA) == 0;
 #else
     return false;
 #endif

@@ -14,13 +14,18 @@ constexpr int64_t SUMMED = 256;  // weights of the sampler that are summed in fp
 
 SMALLPRESS_INLINE constexpr int64_t score_width(int64_t length) { return round_up(length, LANES) + LANES; }
 
+SMALLPRESS_INLINE constexpr int64_t narrow_room(int64_t group, int64_t length, int64_t head_dim) {
+    return group * (head_dim + LANES + 2 * score_width(length));
+}
+
 enum class Store { SET, ADD };
 
 struct Kernels {
     const char* name;
 
-    // Row `row` of the activations, from n floats; what fills up the last block counts as zero.
+    // Row `row` of the activations in 8 bits, or in bf16, from n floats; what fills up the last block counts as zero.
     void (*quantize)(const float* x, int64_t n, const Activations& to, int64_t row);
+    void (*narrow)(const float* x, int64_t n, const Activations& to, int64_t row);
 
     // out = x * weight / sqrt(mean(x^2) + eps)
     void (*rms_norm)(const float* x, const float* weight, int64_t n, float eps, float* out);
@@ -28,20 +33,21 @@ struct Kernels {
     // out = silu(gate) * up
     void (*swiglu)(const float* gate, const float* up, int64_t n, float* out);
 
-    // Quantize a panel of at most 16 rows of fp32 weights, [n_rows, K]. False where one of them is not finite.
-    bool (*pack_q8)(const float* weight, int64_t n_rows, const PanelsQ8& to, int64_t panel);
+    // Encode a panel of at most 16 rows of fp32 weights, [n_rows, K], as Q8, Q4_1 or BF16. False where one of them is
+    // not finite.
+    bool (*pack)(const float* weight, int64_t n_rows, const Panels& to, int64_t panel);
 
     // out[m, n] (=, +=) activations[m] . weight[n] for all M rows and the rows of panels [first, last);
     // `stride` floats from one m to the next.
-    void (*product_q8)(const Activations& x, int64_t M, const PanelsQ8& w, int64_t first, int64_t last, float* out,
-                       int64_t stride, Store store);
+    void (*product)(const Activations& x, int64_t M, const Panels& w, int64_t first, int64_t last, float* out,
+                    int64_t stride, Store store);
 
     // One query row of one kv head's group over the first `length` tokens of its pages; q and out: [group, head_dim].
-    // A page of keys is [page_size / LANES rounded up, head_dim, LANES], its first page_size lanes being tokens; one of
-    // values is [page_size, head_dim], readable LANES beyond its end. `scores` has room for group * score_width(length)
-    // floats.
+    // A page of keys is [page_size / LANES rounded up, head_dim / 2, LANES, 2], its first page_size lanes being tokens;
+    // one of values is [page_size / 2 rounded up, head_dim, 2 tokens], readable a line beyond its end. `scores` has
+    // room for group * score_width(length) floats, `narrow` for narrow_room(group, length, head_dim).
     void (*attend)(const float* q, const uint16_t* const* key_pages, const uint16_t* const* value_pages, int64_t length,
-                   int64_t page_size, int64_t group, int64_t head_dim, float* scores, float* out);
+                   int64_t page_size, int64_t group, int64_t head_dim, float* scores, uint16_t* narrow, float* out);
 
     // bf16 of n floats, rounded to nearest even.
     void (*to_bf16)(const float* x, int64_t n, uint16_t* out);
@@ -51,6 +57,9 @@ struct Kernels {
 
     // weights = exp((x - best) / temperature); their sums, SUMMED of them each; returns the sum of those.
     double (*weigh)(const float* x, int64_t n, float best, float inverse_temperature, float* weights, double* sums);
+
+    // n rounds of 8-bit products on registers alone; returns how many multiply-adds they were.
+    int64_t (*exercise)(int64_t n);
 };
 
 // The best table this processor can run, or the one named; throws std::invalid_argument where it cannot.

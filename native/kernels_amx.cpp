@@ -1,4 +1,5 @@
-// Tile registers (AMX): 16 rows of activations times a panel, 32 columns in one instruction. All else is as in AVX-512.
+// Tile registers (AMX): 16 rows of activations times a panel, a block of 64 columns in one instruction. All else is as
+// in AVX-512, as are weights in 4 bits.
 
 #define KERNELS_NAME "amx"
 #include "simd_avx512.h"
@@ -6,83 +7,97 @@
 
 namespace {
 
-// Fewer rows leave a part of the only tile empty, and the plain product is faster: by 6 % at 8 and 12 rows.
+// Fewer rows leave a part of the only tile empty, and the plain product is faster.
 constexpr int64_t FEW = TILE;
+
+constexpr int64_t AHEAD = 4;  // blocks under way: a tile is read, multiplied and written while earlier ones are summed
 
 struct alignas(64) TileShapes {
     uint8_t palette = 1, start_row = 0, reserved[14] = {};
-    uint16_t row_bytes[16] = {};
-    uint8_t rows[16] = {};
+    uint16_t row_bytes[16] = {LINE, LINE, LINE, LINE, LINE, LINE};
+    uint8_t rows[16] = {TILE, TILE, TILE, TILE, TILE, TILE};
 };
 
-// Two of each, so that one is multiplied while the other is read: dots 0 and 1, activations 2 and 3, weights 4 and 5.
-void take_tiles() {
-    TileShapes shapes;
-    for (int t = 0; t < 6; t++) {
-        shapes.row_bytes[t] = t / 2 == 1 ? BLOCK : PANEL * QUAD;
-        shapes.rows[t] = t / 2 == 2 ? BLOCK / QUAD : TILE;
-    }
-    _tile_loadconfig(&shapes);
-}
+// Dots are in 0 and 1, activations in 2 and 3, weights in 4 and 5. A constant, because the compiler takes the
+// instruction that reads it for one that reads its first eight bytes, and leaves out what is written to the others.
+static_assert(BLOCK == LINE && PANEL * QUAD == LINE && BLOCK / QUAD == TILE, "a block fills a tile");
+constexpr TileShapes SHAPES;
 
-inline void multiply(bool second, const int8_t* a, const uint8_t* codes, int32_t* dots) {
+void take_tiles() { _tile_loadconfig(&SHAPES); }
+
+inline void multiply(bool odd, const int8_t* a, const uint8_t* codes, int32_t* dots) {
     // Tiles are named in the instructions themselves.
-    if (second) {
-        _tile_loadd(3, a, BLOCK);
-        _tile_loadd(5, codes, PANEL * QUAD);
+    if (odd) {
+        _tile_loadd(3, a, LINE);
+        _tile_loadd(5, codes, LINE);
         _tile_zero(1);
-        _tile_dpbsud(1, 3, 5);
-        _tile_stored(1, dots, PANEL * 4);
+        _tile_dpbssd(1, 3, 5);
+        _tile_stored(1, dots, LINE);
     } else {
-        _tile_loadd(2, a, BLOCK);
-        _tile_loadd(4, codes, PANEL * QUAD);
+        _tile_loadd(2, a, LINE);
+        _tile_loadd(4, codes, LINE);
         _tile_zero(0);
-        _tile_dpbsud(0, 2, 4);
-        _tile_stored(0, dots, PANEL * 4);
+        _tile_dpbssd(0, 2, 4);
+        _tile_stored(0, dots, LINE);
     }
 }
 
-void tile_q8(const Activations& x, int64_t row, int64_t n, const PanelsQ8& w, int64_t panel, float* out, int64_t stride,
-             Store store_) {
+void tile_times_panel(const Activations& x, int64_t row, int64_t n, const Panels& w, int64_t panel, float* out,
+                      int64_t stride, Store store_) {
     const uint8_t* codes = w.codes(panel);
     const uint16_t* halves = w.scales(panel);
     const int8_t* a = x.codes(row);
     const float* scales = x.scales(row);
-    const int32_t* offsets = x.offsets(row);
-    alignas(64) int32_t dots[2][TILE * PANEL];
+    alignas(64) int32_t dots[AHEAD][TILE * PANEL];
+    auto begin = [&](int64_t b) __attribute__((always_inline)) {
+        if (b < w.n_blocks) multiply(b % 2, a + b * BLOCK * TILE, codes + b * PANEL * BLOCK, dots[b % AHEAD]);
+    };
     F16 total[TILE];
 #pragma GCC unroll 16
     for (int64_t r = 0; r < TILE; r++) total[r] = set1(0.0f);
-    multiply(false, a, codes, dots[0]);
+    for (int64_t b = 0; b < AHEAD - 1; b++) begin(b);
     for (int64_t b = 0; b < w.n_blocks; b++) {
-        if (b + 1 < w.n_blocks)
-            multiply((b + 1) % 2, a + (b + 1) * BLOCK * TILE, codes + (b + 1) * PANEL * BLOCK, dots[(b + 1) % 2]);
+        begin(b + AHEAD - 1);
         const F16 scale = load_half(halves + b * PANEL);
-        const int32_t* here = dots[b % 2];
+        const int32_t* here = dots[b % AHEAD];
 #pragma GCC unroll 16
-        for (int64_t r = 0; r < TILE; r++) {
-            const I16 dot = _mm512_add_epi32(_mm512_load_si512(here + r * PANEL), iset1(offsets[b * TILE + r]));
-            total[r] = fma(to_float(dot), mul(scale, set1(scales[b * TILE + r])), total[r]);
-        }
+        for (int64_t r = 0; r < TILE; r++)
+            total[r] =
+                fma(to_float(_mm512_load_si512(here + r * PANEL)), mul(scale, set1(scales[b * TILE + r])), total[r]);
     }
 #pragma GCC unroll 16
     for (int64_t r = 0; r < TILE; r++)
         if (r < n) put(out + (row + r) * stride + panel * PANEL, w.N - panel * PANEL, store_, total[r]);
 }
 
-void product_amx(const Activations& x, int64_t M, const PanelsQ8& w, int64_t first, int64_t last, float* out,
+void product_amx(const Activations& x, int64_t M, const Panels& w, int64_t first, int64_t last, float* out,
                  int64_t stride, Store store_) {
-    if (M < FEW) return product_q8(x, M, w, first, last, out, stride, store_);
+    if (M < FEW || w.coding != Coding::Q8) return product(x, M, w, first, last, out, stride, store_);
     take_tiles();
     for (int64_t panel = first; panel < last; panel++)
         for (int64_t row = 0; row < M; row += TILE)
-            tile_q8(x, row, least(TILE, M - row), w, panel, out, stride, store_);
+            tile_times_panel(x, row, least(TILE, M - row), w, panel, out, stride, store_);
     _tile_release();
+}
+
+int64_t exercise_tiles(int64_t n) {
+    take_tiles();
+    _tile_zero(4);
+    _tile_zero(5);
+    for (int64_t i = 0; i < n; i++) {
+        _tile_dpbssd(0, 4, 5);
+        _tile_dpbssd(1, 4, 5);
+        _tile_dpbssd(2, 4, 5);
+        _tile_dpbssd(3, 4, 5);
+    }
+    _tile_release();
+    return n * 4 * TILE * PANEL * BLOCK;
 }
 
 constexpr Kernels with_tiles() {
     Kernels table = TABLE;
-    table.product_q8 = product_amx;
+    table.product = product_amx;
+    table.exercise = exercise_tiles;
     return table;
 }
 

@@ -3,9 +3,11 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 #include <string>
 #include <vector>
 
+#include "blocks.h"
 #include "kernels.h"
 #include "panels.h"
 #include "pool.h"
@@ -42,10 +44,13 @@ class Model {
 public:
     Model(const Config& config, int64_t n_pages, int64_t page_size, int n_threads, const std::string& kernels_name);
 
-    // Takes an [n_rows, n_columns] weight or an [n_rows] vector (n_columns 0) by its name in the torch model.
-    // Throws std::invalid_argument for a name or a shape that is not the model's, std::overflow_error for NaN or
-    // infinity.
-    void set(const std::string& name, const float* values, int64_t n_rows, int64_t n_columns);
+    // Takes an [n_rows, n_columns] weight or an [n_rows] vector (n_columns 0) by its name in the torch model. Throws
+    // std::invalid_argument for a name or a shape that is not the model's, std::overflow_error for NaN or infinity.
+    void set(const std::string& name, const float* values, int64_t n_rows, int64_t n_columns, Coding coding);
+
+    // Takes a weight as a file holds it, `row_bytes` bytes of blocks a row, in the coding the format becomes.
+    void set_blocks(const std::string& name, const BlockFormat& format, const uint8_t* rows, int64_t n_rows,
+                    int64_t row_bytes);
 
     void copy_page(int64_t source, int64_t target);
 
@@ -62,6 +67,9 @@ public:
     // Forget all keys and values, and give their memory back.
     void reset();
 
+    // Of all weights that a token is multiplied by, as they lie in memory.
+    int64_t weight_bytes() const;
+
     const Config& config() const { return config_; }
     int64_t n_pages() const { return n_pages_; }
     int64_t page_size() const { return page_size_; }
@@ -69,13 +77,30 @@ public:
 
 private:
     struct Layer {
-        PanelsQ8 qkv, o, gate_up, down;
+        Panels q, k, v, o, gate, up, down;
         Buffer<float> attn_norm, mlp_norm, qkv_bias, o_bias, gate_up_bias, down_bias;  // no bias: empty
     };
+    // Where a weight goes: a matrix, or `n_rows` numbers of a vector of `size` from `first` on.
+    struct Place {
+        Panels* matrix = nullptr;
+        Buffer<float>* vector = nullptr;
+        int64_t n_rows = 0, n_columns = 0, size = 0, first = 0;
+    };
+    // A weight whose product stands from `column` on.
+    struct Part {
+        const Panels* weight;
+        int64_t column = 0;
+    };
 
-    void pack(const std::string& name, const PanelsQ8& to, int64_t first_row, const float* values, int64_t n_rows);
-    void embed(int64_t id, float* out) const;
-    void product(const PanelsQ8& w, int64_t M, float* out, int64_t stride, Store store);
+    Place find(const std::string& name, int64_t n_rows, int64_t n_columns);
+    // Calls pack(panel, first row, how many) for every panel of `to`, made anew where its coding is another.
+    template <typename Pack>
+    void fill(const std::string& name, Panels& to, Coding coding, const Place& place, Pack pack);
+    void require_weights() const;
+    // The products of what was quantized last with weights of the same K.
+    void product(std::initializer_list<Part> parts, int64_t M, float* out, int64_t stride, Store store);
+    // Row `row` of the factors of the next product.
+    void take(const float* x, int64_t n, int64_t row);
     void normalize(const float* x, const Buffer<float>& weight, int64_t M);
     void place(const Layer& layer, int64_t index, const Rows& rows);
     void attend(int64_t layer, const Rows& rows);
@@ -83,7 +108,7 @@ private:
     uint16_t* values(int64_t layer, int64_t page, int64_t kv_head) const;
     int64_t q_dim() const { return config_.n_heads * config_.head_dim; }
     int64_t kv_dim() const { return config_.n_kv_heads * config_.head_dim; }
-    // Where a matrix that shares panels with others begins: at a panel.
+    // Where a product that shares rows with others begins: at a panel.
     int64_t k_row() const { return round_up(q_dim(), PANEL); }
     int64_t v_row() const { return k_row() + round_up(kv_dim(), PANEL); }
     int64_t qkv_width() const { return v_row() + kv_dim(); }
@@ -96,11 +121,13 @@ private:
     const int64_t n_pages_, page_size_;
     const Kernels& k_;
     Pool pool_;
-    PanelsQ8 embed_, head_;
+    Panels embed_, head_;
     Buffer<float> norm_;
     std::vector<double> turns_;  // [head_dim / 2], angle of rotation a position
     std::vector<Layer> layers_;
     Buffer<uint16_t> cache_;  // [n_layers, 2, n_pages, n_kv_heads, head_entries]
+
+    bool any_bf16_ = false, any_quantized_ = false;  // among the weights
 
     // Of the step under way.
     Activations act_;

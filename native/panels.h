@@ -15,8 +15,10 @@ namespace smallpress {
 #define SMALLPRESS_INLINE inline __attribute__((always_inline))
 
 constexpr int64_t PANEL = 16;  // rows of a weight that are multiplied together, one in each lane
-constexpr int64_t BLOCK = 32;  // columns that share a scale
+constexpr int64_t BLOCK = 64;  // columns that share a scale in 8 bits
+constexpr int64_t HALF = 32;   // columns that share a scale in 4 bits
 constexpr int64_t QUAD = 4;    // columns whose products one instruction adds up
+constexpr int64_t LINE = 64;   // bytes
 
 SMALLPRESS_INLINE constexpr int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
@@ -39,7 +41,6 @@ public:
     size_t size() const { return size_; }
 
 private:
-    static constexpr int64_t LINE = 64;
     struct Free {
         void operator()(void* p) const { std::free(p); }
     };
@@ -48,51 +49,85 @@ private:
     size_t size_ = 0;
 };
 
-// A weight [N, K] in 8 bits. Rows are taken 16 at a time, columns 32 at a time; such a block is 512 codes, column quad
-// by column quad, 16 rows x 4 columns each, and 16 scales in fp16. A weight is scale * (code - 128). A panel holds the
-// codes of all its blocks, then all their scales; N and K are filled up with code 128.
-struct PanelsQ8 {
+enum class Coding {
+    Q8,    // scale * code, codes -127 to 127
+    Q4,    // scale * (code - 8), codes 0 to 15
+    Q4_1,  // scale * code + minimum, codes 0 to 15
+    BF16,  // the number itself, rounded
+};
+
+// A weight [N, K]. Rows are taken 16 at a time, columns 64 at a time. Such a block's codes stand column quad by column
+// quad, 16 rows x 4 columns each; in 4 bits a byte holds the code of a column in its lower half and of the sixteenth
+// after it in its upper; bf16 goes in pairs of columns instead of quads. A panel holds the codes of all its blocks,
+// then their scales, 16 in fp16 (in 4 bits twice 16), then as many minima where it has them. What fills up N and K has
+// scale and minimum 0.
+struct Panels {
+    Coding coding = Coding::Q8;
     int64_t N = 0, K = 0, n_blocks = 0, panel_bytes = 0;
     Buffer<uint8_t> data;
 
-    PanelsQ8() = default;
-    PanelsQ8(int64_t N, int64_t K)
-        : N(N),
+    Panels() = default;
+    Panels(Coding coding, int64_t N, int64_t K)
+        : coding(coding),
+          N(N),
           K(K),
           n_blocks((K + BLOCK - 1) / BLOCK),
-          panel_bytes(round_up(n_blocks * (PANEL * BLOCK + PANEL * 2), 64)),
+          panel_bytes(round_up(n_blocks * (code_bytes() + (coding == Coding::Q4_1 ? 2 : 1) * scale_bytes()), LINE)),
           data(n_panels() * panel_bytes) {}
 
     int64_t n_panels() const { return (N + PANEL - 1) / PANEL; }
+    SMALLPRESS_INLINE bool four_bits() const { return coding == Coding::Q4 || coding == Coding::Q4_1; }
     SMALLPRESS_INLINE uint8_t* codes(int64_t panel) const { return data.get() + panel * panel_bytes; }
+    // [block, row] in 8 bits, [block, half, row] in 4.
     SMALLPRESS_INLINE uint16_t* scales(int64_t panel) const {
-        return reinterpret_cast<uint16_t*>(codes(panel) + n_blocks * PANEL * BLOCK);
+        return halves_at(codes(panel) + n_blocks * code_bytes());
+    }
+    SMALLPRESS_INLINE uint16_t* minima(int64_t panel) const {
+        return halves_at(codes(panel) + n_blocks * (code_bytes() + scale_bytes()));
+    }
+
+private:
+    SMALLPRESS_INLINE static uint16_t* halves_at(uint8_t* p) { return reinterpret_cast<uint16_t*>(p); }
+    // Of a block.
+    SMALLPRESS_INLINE int64_t code_bytes() const {
+        return coding == Coding::BF16 ? PANEL * BLOCK * 2 : PANEL * BLOCK / (four_bits() ? 2 : 1);
+    }
+    SMALLPRESS_INLINE int64_t scale_bytes() const {
+        return coding == Coding::BF16 ? 0 : PANEL * 2 * (four_bits() ? BLOCK / HALF : 1);
     }
 };
 
-// M rows of activations in 8 bits, 16 rows to a tile, so that what rows are multiplied by together lies together:
-// codes [tile, block, row, 32], scales and offsets [tile, block, row]. A number is scale * code; an offset is -128
-// times the sum of a block's codes, which takes the 128 out of the weights' codes.
+// M rows of activations, 16 rows to a tile, so that what rows are multiplied by together lies together. In 8 bits codes
+// and shifted [tile, block, row, 64], scales [tile, block, row], sums [tile, block, half, row]: a number is scale *
+// code; shifted is code + 128, for instructions that want it unsigned; a sum is that of half a block's numbers. In bf16
+// narrow [tile, block, row, 64].
 struct Activations {
     static constexpr int64_t TILE = 16;
 
     int64_t n_blocks = 0;
     Buffer<int8_t> code_data;
-    Buffer<float> scale_data;
-    Buffer<int32_t> offset_data;
+    Buffer<uint8_t> shifted_data;
+    Buffer<float> scale_data, sum_data;
+    Buffer<uint16_t> narrow_data;
 
     void reserve(int64_t M, int64_t K) {
         n_blocks = (K + BLOCK - 1) / BLOCK;
         const int64_t n = round_up(M, TILE) * n_blocks;
         code_data.reserve(n * BLOCK);
+        shifted_data.reserve(n * BLOCK);
         scale_data.reserve(n);
-        offset_data.reserve(n);
+        sum_data.reserve(n * BLOCK / HALF);
+        narrow_data.reserve(n * BLOCK);
     }
 
-    // Of a row's first block; others are TILE * 32 codes, TILE scales and TILE offsets apart.
+    // Of a row's first block; the next block's are TILE times as many further on.
     SMALLPRESS_INLINE int8_t* codes(int64_t row) const { return code_data.get() + first(row) * BLOCK; }
+    SMALLPRESS_INLINE uint8_t* shifted(int64_t row) const { return shifted_data.get() + first(row) * BLOCK; }
+    SMALLPRESS_INLINE uint16_t* narrow(int64_t row) const { return narrow_data.get() + first(row) * BLOCK; }
     SMALLPRESS_INLINE float* scales(int64_t row) const { return scale_data.get() + first(row); }
-    SMALLPRESS_INLINE int32_t* offsets(int64_t row) const { return offset_data.get() + first(row); }
+    SMALLPRESS_INLINE float* sums(int64_t row) const {
+        return sum_data.get() + row / TILE * TILE * n_blocks * (BLOCK / HALF) + row % TILE;
+    }
 
 private:
     SMALLPRESS_INLINE int64_t first(int64_t row) const { return row / TILE * TILE * n_blocks + row % TILE; }

@@ -85,24 +85,60 @@ inline void store_int8(int8_t* p, F16 x) {
 }
 
 inline I16 iset1(int32_t x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
+inline I16 isub(I16 x, I16 y) { return {_mm256_sub_epi32(x.a, y.a), _mm256_sub_epi32(x.b, y.b)}; }
 inline F16 to_float(I16 x) { return {_mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b)}; }
 inline Bytes load_bytes(const uint8_t* p) {
     const __m256i* at = reinterpret_cast<const __m256i*>(p);
     return {_mm256_load_si256(at), _mm256_load_si256(at + 1)};
 }
+inline Bytes load_pairs(const uint16_t* p) {
+    const __m256i* at = reinterpret_cast<const __m256i*>(p);
+    return {_mm256_loadu_si256(at), _mm256_loadu_si256(at + 1)};
+}
+inline __m256i low_nibbles(__m256i x) { return _mm256_and_si256(x, _mm256_set1_epi8(15)); }
+inline Bytes low_nibbles(Bytes x) { return {low_nibbles(x.a), low_nibbles(x.b)}; }
+inline Bytes high_nibbles(Bytes x) {
+    return {low_nibbles(_mm256_srli_epi16(x.a, 4)), low_nibbles(_mm256_srli_epi16(x.b, 4))};
+}
 // Through 16 bits: products of an unsigned and a signed byte, added in pairs as bytes, would overflow.
 inline __m256i quads(__m256i w, __m256i a) {
-    const __m256i low = _mm256_madd_epi16(_mm256_cvtepu8_epi16(_mm256_castsi256_si128(w)), a);
-    const __m256i high = _mm256_madd_epi16(_mm256_cvtepu8_epi16(_mm256_extracti128_si256(w, 1)), a);
+    const __m256i low = _mm256_madd_epi16(_mm256_cvtepi8_epi16(_mm256_castsi256_si128(w)), a);
+    const __m256i high = _mm256_madd_epi16(_mm256_cvtepi8_epi16(_mm256_extracti128_si256(w, 1)), a);
     return in_order(_mm256_hadd_epi32(low, high));
 }
-inline I16 dot4(I16 acc, Bytes w, const int8_t* a) {
+inline I16 dot4(I16 acc, Bytes w, const void* a) {
     int32_t quad;
     std::memcpy(&quad, a, 4);
     const __m256i wide = _mm256_cvtepi8_epi16(_mm_set1_epi32(quad));
     return {_mm256_add_epi32(acc.a, quads(w.a, wide)), _mm256_add_epi32(acc.b, quads(w.b, wide))};
 }
+// Codes of at most 15 by signed ones: two products add up to less than 2^15.
+inline __m256i add_quads(__m256i acc, __m256i w, __m256i a) {
+    return _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(w, a), _mm256_set1_epi16(1)));
+}
+inline I16 dot4_small(I16 acc, Bytes w, const int8_t* a) {
+    int32_t quad;
+    std::memcpy(&quad, a, 4);
+    const __m256i all = _mm256_set1_epi32(quad);
+    return {add_quads(acc.a, w.a, all), add_quads(acc.b, w.b, all)};
+}
 
+inline __m256 first_halves(__m256i x) { return _mm256_castsi256_ps(_mm256_slli_epi32(x, 16)); }
+inline __m256 second_halves(__m256i x) {
+    return _mm256_castsi256_ps(_mm256_and_si256(x, _mm256_set1_epi32(static_cast<int32_t>(0xffff0000))));
+}
+inline F16 dot2(F16 acc, Bytes w, const uint16_t* a) {
+    int32_t pair;
+    std::memcpy(&pair, a, 4);
+    const __m256i both = _mm256_set1_epi32(pair);
+    const __m256 first = first_halves(both), second = second_halves(both);
+    const F16 half = {_mm256_fmadd_ps(first_halves(w.a), first, acc.a),
+                      _mm256_fmadd_ps(first_halves(w.b), first, acc.b)};
+    return {_mm256_fmadd_ps(second_halves(w.a), second, half.a), _mm256_fmadd_ps(second_halves(w.b), second, half.b)};
+}
+
+constexpr bool SHIFTED = false;
 constexpr int64_t ROWS = 2;  // activations that share one pass over a panel
+constexpr int AT_ONCE = 1;   // pairs of registers of keys or values that attention works on at a time
 
 }  // namespace

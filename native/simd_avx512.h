@@ -52,14 +52,36 @@ inline void store_int8(int8_t* p, F16 x) {
 }
 
 inline I16 iset1(int32_t x) { return _mm512_set1_epi32(x); }
+inline I16 isub(I16 a, I16 b) { return _mm512_sub_epi32(a, b); }
 inline F16 to_float(I16 a) { return _mm512_cvtepi32_ps(a); }
 inline Bytes load_bytes(const uint8_t* p) { return _mm512_load_si512(p); }
-inline I16 dot4(I16 acc, Bytes w, const int8_t* a) {
+inline Bytes load_pairs(const uint16_t* p) { return _mm512_loadu_si512(p); }
+inline Bytes low_nibbles(Bytes x) { return _mm512_and_si512(x, _mm512_set1_epi8(15)); }
+inline Bytes high_nibbles(Bytes x) { return _mm512_and_si512(_mm512_srli_epi16(x, 4), _mm512_set1_epi8(15)); }
+inline __m512i four(const void* a) {
     int32_t quad;
     std::memcpy(&quad, a, 4);
-    return _mm512_dpbusd_epi32(acc, w, _mm512_set1_epi32(quad));
+    return _mm512_set1_epi32(quad);
+}
+inline I16 dot4(I16 acc, Bytes w, const void* a) { return _mm512_dpbusd_epi32(acc, four(a), w); }
+inline I16 dot4_small(I16 acc, Bytes w, const int8_t* a) { return _mm512_dpbusd_epi32(acc, w, four(a)); }
+
+inline __m512 first_halves(__m512i x) { return _mm512_castsi512_ps(_mm512_slli_epi32(x, 16)); }
+inline __m512 second_halves(__m512i x) {
+    return _mm512_castsi512_ps(_mm512_and_si512(x, _mm512_set1_epi32(static_cast<int32_t>(0xffff0000))));
+}
+inline F16 dot2(F16 acc, Bytes w, const uint16_t* a) {
+    const __m512i pair = four(a);
+#if defined(__AVX512BF16__)
+    return _mm512_dpbf16_ps(acc, (__m512bh)w, (__m512bh)pair);
+#else
+    acc = _mm512_fmadd_ps(first_halves(w), first_halves(pair), acc);
+    return _mm512_fmadd_ps(second_halves(w), second_halves(pair), acc);
+#endif
 }
 
-constexpr int64_t ROWS = 8;  // activations that share one pass over a panel
+constexpr bool SHIFTED = true;  // VNNI multiplies unsigned bytes by signed ones
+constexpr int64_t ROWS = 8;     // activations that share one pass over a panel
+constexpr int AT_ONCE = 4;      // registers of keys or values that attention works on at a time
 
 }  // namespace

@@ -16,7 +16,9 @@ struct F16 {
 struct I16 {
     int32_t v[16];
 };
-using Bytes = const uint8_t*;
+struct Bytes {
+    uint8_t v[64];
+};
 
 template <typename Op>
 inline F16 each(Op op) {
@@ -97,22 +99,67 @@ inline void store_int8(int8_t* p, F16 x) {
     for (int i = 0; i < 16; i++) p[i] = static_cast<int8_t>(x.v[i]);
 }
 
-inline I16 iset1(int32_t x) {
+template <typename Op>
+inline I16 each_int(Op op) {
     I16 out;
-    for (int32_t& lane : out.v) lane = x;
+    for (int i = 0; i < 16; i++) out.v[i] = op(i);
     return out;
+}
+inline I16 iset1(int32_t x) {
+    return each_int([&](int) { return x; });
+}
+inline I16 isub(I16 a, I16 b) {
+    return each_int([&](int i) { return a.v[i] - b.v[i]; });
 }
 inline F16 to_float(I16 a) {
     return each([&](int i) { return static_cast<float>(a.v[i]); });
 }
-inline Bytes load_bytes(const uint8_t* p) { return p; }
-// Each lane: its four unsigned bytes of w times the four signed bytes at a, added to acc.
-inline I16 dot4(I16 acc, Bytes w, const int8_t* a) {
+template <typename Op>
+inline Bytes each_byte(Bytes x, Op op) {
+    for (uint8_t& byte : x.v) byte = op(byte);
+    return x;
+}
+inline Bytes load_bytes(const uint8_t* p) {
+    Bytes out;
+    std::memcpy(out.v, p, 64);
+    return out;
+}
+inline Bytes load_pairs(const uint16_t* p) {
+    Bytes out;
+    std::memcpy(out.v, p, 64);
+    return out;
+}
+inline Bytes low_nibbles(Bytes x) {
+    return each_byte(x, [](uint8_t byte) { return static_cast<uint8_t>(byte & 15); });
+}
+inline Bytes high_nibbles(Bytes x) {
+    return each_byte(x, [](uint8_t byte) { return static_cast<uint8_t>(byte >> 4); });
+}
+// Each lane: its four signed bytes of w times the four signed bytes at a, added to acc. With SHIFTED those at a are
+// unsigned and 128 above what they stand for.
+inline I16 dot4(I16 acc, Bytes w, const void* a) {
+    int8_t quad[4];
+    std::memcpy(quad, a, 4);
     for (int i = 0; i < 16; i++)
-        for (int j = 0; j < 4; j++) acc.v[i] += static_cast<int32_t>(w[4 * i + j]) * a[j];
+        for (int j = 0; j < 4; j++) acc.v[i] += static_cast<int32_t>(static_cast<int8_t>(w.v[4 * i + j])) * quad[j];
+    return acc;
+}
+// The same for bytes of w of at most 15; those at a are signed.
+inline I16 dot4_small(I16 acc, Bytes w, const int8_t* a) { return dot4(acc, w, a); }
+
+// Each lane: its two bf16 numbers of w times the two at a, added to acc.
+inline F16 dot2(F16 acc, Bytes w, const uint16_t* a) {
+    for (int i = 0; i < 16; i++)
+        for (int j = 0; j < 2; j++) {
+            uint16_t half;
+            std::memcpy(&half, w.v + 4 * i + 2 * j, 2);
+            acc.v[i] += float_of(static_cast<uint32_t>(half) << 16) * float_of(static_cast<uint32_t>(a[j]) << 16);
+        }
     return acc;
 }
 
+constexpr bool SHIFTED = false;
 constexpr int64_t ROWS = 4;  // activations that share one pass over a panel
+constexpr int AT_ONCE = 1;   // groups of lanes of keys or values that attention works on at a time
 
 }  // namespace

@@ -10,7 +10,7 @@ import torch
 from workload import StepReport, Turns, Workload, reward, side_parser
 
 import smallpress
-from smallpress.cli.open_engine import number_format, open_engine
+from smallpress.cli.open_engine import engine_over, number_format
 from smallpress.optim.master import MasterWeights
 from smallpress.rl.rollout import RolloutGroup, Speech
 from smallpress.rl.run import compute_dtype
@@ -56,7 +56,7 @@ def make_trainer(workload: Workload, folder: Path) -> CountingTrainer:
     model = load_transformer(folder)
     longest = max(len(tokenizer.encode(q.prompt)) for step in workload.steps for q in step) + workload.max_tokens
     dtype = compute_dtype("auto")
-    engine = open_engine(model, number_format(), workload.n_rollouts, longest, bounded=False)
+    engine = engine_over(model, number_format(), workload.n_rollouts, longest)
     speech = Speech(
         encode=lambda example: tokenizer.encode(example.prompt),
         decode=tokenizer.decode,

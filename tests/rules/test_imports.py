@@ -34,3 +34,13 @@ def test_help_waits_for_no_heavy_package():
         "print(heavy, file=sys.stderr)"
     )
     assert "Usage: smallpress" in done.stdout and done.stderr.strip() == "set()"
+
+
+def test_a_plain_install_answers_a_question_without_torch(smollm2):
+    pytest.importorskip("smallpress._native")
+    done = python(
+        NO_TORCH + "from smallpress.cli.main import run\n"
+        f"sys.exit(run(['run', {str(smollm2)!r}, 'Say hello.', '--temperature', '0', '--max-tokens', '12']))"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "hello" in done.stdout.lower()

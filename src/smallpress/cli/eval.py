@@ -45,7 +45,8 @@ def eval(
     top_p: Annotated[float, Parameter(help="Draw from the likeliest tokens that make up this much.")] = 0.95,
     max_tokens: Annotated[int, Parameter(help="The longest answer, thinking included.")] = 256,
     dtype: Annotated[
-        Literal["auto", "int8", "bfloat16", "float32"], Parameter(help="auto: int8 where the native core is installed.")
+        Literal["auto", "int4", "int8", "bfloat16", "float32"],
+        Parameter(help="auto: as the file has it, in at most 8 bits; float32 needs torch."),
     ] = "auto",
     seed: Annotated[int, Parameter(help="Chooses the questions and the draws.")] = 0,
     compare: Annotated[Path | None, Parameter(help="An earlier --out file: what was gained since.")] = None,
@@ -123,16 +124,16 @@ def _open(
     model: str, offline: bool, problems: "Problems", sampling: "Sampling", dtype: "NumberFormat | Auto"
 ) -> tuple["Engine", "Tokenizer"]:
     """An engine with room for as many questions at once as memory allows."""
-    from smallpress.cli.open_engine import number_format, open_engine
-    from smallpress.weights.load import load_transformer, open_model
+    from smallpress.cli.open_engine import open_engine
+    from smallpress.weights.load import open_model
     from smallpress.weights.reference import resolve
 
-    path = resolve(model, offline)
-    tokenizer = open_model(path).tokenizer()
+    files = open_model(resolve(model, offline))
+    tokenizer = files.tokenizer()
     longest = max(len(tokenizer.encode(example.prompt)) for example in problems.examples)
     n_running = min(MAX_RUNNING, len(problems.examples) * sampling.samples)
     tokens_each = longest + ROOM_FOR_TEMPLATE + sampling.max_tokens
-    return open_engine(load_transformer(path), number_format(dtype), n_running, tokens_each), tokenizer
+    return open_engine(files, dtype, n_running, tokens_each), tokenizer
 
 
 def _measure(

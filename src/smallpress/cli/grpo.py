@@ -101,7 +101,7 @@ class Session:
 
     @classmethod
     def open(cls, settings: "GRPOSettings", offline: bool) -> "Session":
-        from smallpress.cli.open_engine import number_format, open_engine
+        from smallpress.cli.open_engine import engine_over, number_format
         from smallpress.optim.master import MasterWeights
         from smallpress.rl.rollout import speech
         from smallpress.rl.run import compute_dtype
@@ -122,7 +122,7 @@ class Session:
         model = load_transformer(path)
         weights = MasterWeights(model, dtype, weight_decay=settings.weight_decay)
         n_running = min(MAX_RUNNING, max(settings.prompts_per_step * settings.group_size, settings.eval_n))
-        engine = open_engine(model, rollout_format, n_running, ROOM, bounded=False)
+        engine = engine_over(model, rollout_format, n_running, ROOM)
         trainer = Trainer(settings, weights, engine, speech(tokenizer, settings.form, worked_example), TASKS)
         return cls(settings, files, trainer, Exam(settings, engine, tokenizer), began)
 

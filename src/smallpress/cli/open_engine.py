@@ -5,10 +5,13 @@ from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from smallpress.engine.engine import Engine, Runner
+    from smallpress.engine.native_runner import Packing
     from smallpress.model.transformer import Transformer
+    from smallpress.weights.load import ModelFiles
 
-NumberFormat = Literal["int8", "bfloat16", "float32"]
+NumberFormat = Literal["int4", "int8", "bfloat16", "float32"]
 Auto = Literal["auto"]
+QUANTIZED: tuple[NumberFormat, ...] = ("int4", "int8")
 
 PAGE_SIZE = 16  # tokens
 BF16_FEATURES = {"amx_bf16", "avx512_bf16", "bf16"}
@@ -31,8 +34,10 @@ def number_format(choice: NumberFormat | Auto = "auto") -> NumberFormat:
     from smallpress.run.errors import UserError
     from smallpress.run.machine import this_machine
 
-    if choice == "int8" and not has_native_core():
-        raise UserError("int8 needs the native core, and this installation has none", "install a C++ compiler, then it")
+    if choice in QUANTIZED and not has_native_core():
+        raise UserError(
+            f"{choice} needs the native core, and this installation has none", "install a C++ compiler, then smallpress"
+        )
     if choice != "auto":
         return choice
     if has_native_core():
@@ -40,34 +45,54 @@ def number_format(choice: NumberFormat | Auto = "auto") -> NumberFormat:
     return "bfloat16" if BF16_FEATURES & set(this_machine().cpu_features) else "float32"
 
 
-def open_engine(
-    model: "Transformer", format: NumberFormat, n_running: int, tokens_each: int, bounded: bool = True
-) -> "Engine":
-    """Room for `n_running` requests of `tokens_each` at once, or what memory allows of it where `bounded`.
+def open_engine(files: "ModelFiles", choice: NumberFormat | Auto, n_running: int, tokens_each: int) -> "Engine":
+    """Room for `n_running` requests of `tokens_each` at once, or what memory allows of it.
 
-    A run that must go on bit for bit is not bounded: how many requests share a batch may not depend on the moment.
+    auto: as the file has its weights where the native core is there, at most 8 bits. float32 is computed by torch, as
+    is everything where there is no native core.
     """
-    import torch
-
     from smallpress.engine.engine import Engine
-    from smallpress.engine.torch_runner import page_bytes
+    from smallpress.engine.pages import page_bytes
     from smallpress.run.machine import this_machine
 
-    n_pages = n_running * -(-tokens_each // PAGE_SIZE)
-    if bounded:
-        free = this_machine().memory_free or 4 << 30
-        cached_in = torch.float32 if format == "float32" else torch.bfloat16
-        n_pages = min(n_pages, int(SHARE_OF_MEMORY * free) // page_bytes(model.config, PAGE_SIZE, cached_in))
-    return Engine(_runner(model, format, max(1, n_pages)), n_running)
-
-
-def _runner(model: "Transformer", format: NumberFormat, n_pages: int) -> "Runner":
-    import torch
-
-    if format == "int8":
+    format = number_format(choice)
+    free = this_machine().memory_free or 4 << 30
+    page = page_bytes(files.config, PAGE_SIZE, 4 if format == "float32" else 2)
+    n_pages = max(1, min(_n_pages(n_running, tokens_each), int(SHARE_OF_MEMORY * free) // page))
+    if format != "float32" and has_native_core():
         from smallpress.engine.native_runner import NativeRunner
 
-        return NativeRunner(model.config, dict(model.named_parameters()), PAGE_SIZE, n_pages)
+        packing: Packing = "stored" if choice == "auto" else format
+        return Engine(NativeRunner.from_files(files, packing, PAGE_SIZE, n_pages), n_running)
+    from smallpress.weights.load import load_transformer
+
+    return Engine(_torch_runner(load_transformer(files.path), format, n_pages), n_running)
+
+
+def engine_over(model: "Transformer", format: NumberFormat, n_running: int, tokens_each: int) -> "Engine":
+    """An engine for a model in training, over its own copy of the weights as they are now.
+
+    Memory does not bound it: a run must go on bit for bit, so how many requests share a batch may not depend on the
+    moment.
+    """
+    from smallpress.engine.engine import Engine
+
+    n_pages = _n_pages(n_running, tokens_each)
+    if format == "float32" or not has_native_core():
+        return Engine(_torch_runner(model, format, n_pages), n_running)
+    from smallpress.engine.native_runner import NativeRunner
+
+    named = dict(model.named_parameters())
+    return Engine(NativeRunner(model.config, named, PAGE_SIZE, n_pages, packing=format), n_running)
+
+
+def _n_pages(n_running: int, tokens_each: int) -> int:
+    return n_running * -(-tokens_each // PAGE_SIZE)
+
+
+def _torch_runner(model: "Transformer", format: NumberFormat, n_pages: int) -> "Runner":
+    import torch
+
     from smallpress.engine.torch_runner import TorchRunner
 
     return TorchRunner(model, PAGE_SIZE, n_pages, getattr(torch, format))

@@ -38,7 +38,8 @@ def run(
         Literal["chat", "r1_zero", "r1_zero_example"], Parameter(help="How to ask; only chat remembers.")
     ] = "chat",
     dtype: Annotated[
-        Literal["auto", "int8", "bfloat16", "float32"], Parameter(help="auto: int8 where the native core is installed.")
+        Literal["auto", "int4", "int8", "bfloat16", "float32"],
+        Parameter(help="auto: as the file has it, in at most 8 bits; float32 needs torch."),
     ] = "auto",
     json: Annotated[
         bool, Parameter(negative="", help="Print one JSON object with the answer and what it took.")
@@ -104,18 +105,17 @@ def _piped_text() -> str | None:
 
 def open_talk(model: str, given: dict[str, Any], template: str, dtype: "NumberFormat | Auto", offline: bool) -> "Talk":
     """A conversation with `model`; `given` are the sampling settings named on the command line."""
-    from smallpress.cli.open_engine import number_format, open_engine
+    from smallpress.cli.open_engine import open_engine
     from smallpress.cli.talk import Talk
-    from smallpress.weights.load import load_transformer, open_model
+    from smallpress.weights.load import open_model
     from smallpress.weights.reference import resolve
 
-    path = resolve(model, offline)
-    files = open_model(path)
+    files = open_model(resolve(model, offline))
     params = sampling(files, given)
     tokenizer = files.tokenizer()
     if template == "chat" and tokenizer.chat_template is None:
         raise UserError(f"{model} has no chat template", "ask with --template r1_zero")
-    engine = open_engine(load_transformer(path), number_format(dtype), 1, files.config.max_seq_len)
+    engine = open_engine(files, dtype, 1, files.config.max_seq_len)
     return Talk(engine, tokenizer, params, template, example=_example(template))
 
 

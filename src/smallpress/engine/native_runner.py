@@ -1,10 +1,12 @@
-"""The native runner: the whole step in the C++ core, weights in 8 bits, no vocabulary-wide array in Python."""
+"""The native runner: the whole step in the C++ core, weights in 8 or 4 bits, no vocabulary-wide array in Python."""
 
 import os
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from smallpress import _native
 from smallpress.engine.batch import Batch
@@ -13,6 +15,13 @@ from smallpress.engine.randomness import uniforms
 from smallpress.engine.request import SamplingParams
 from smallpress.model.config import ModelConfig
 from smallpress.run.errors import UserError
+from smallpress.weights.load import ModelFiles
+from smallpress.weights.names import tensor_shapes
+
+Packing = Literal["stored", "int4", "int8", "bfloat16"]
+"""stored: 4 bits where the file has so few, with its own codes, else 8. In int4 embedding and head keep 8."""
+
+BITS: dict[Packing, int] = {"int4": 4, "int8": 8, "bfloat16": 16}
 
 
 def n_threads() -> int:
@@ -24,14 +33,38 @@ def n_threads() -> int:
 
 
 class NativeRunner:
-    """Runs batches on its own 8-bit copy of the weights given; `kernels` chooses the instruction set, for tests."""
+    """Runs batches on its own packed copy of the weights; `kernels` chooses the instruction set, for tests."""
 
     def __init__(
-        self, config: ModelConfig, named: Mapping[str, Any], page_size: int = 16, n_pages: int = 4096, kernels: str = ""
+        self,
+        config: ModelConfig,
+        named: Mapping[str, Any],
+        page_size: int = 16,
+        n_pages: int = 4096,
+        kernels: str = "",
+        packing: Packing = "int8",
     ):
+        """`named`: fp32 arrays or torch tensors by the names of `Transformer.named_parameters()`."""
+        self._begin(config, page_size, n_pages, kernels)
+        self.bits = BITS[packing]
+        self.update_weights(named)
+
+    @classmethod
+    def from_files(
+        cls, files: ModelFiles, packing: Packing = "stored", page_size: int = 16, n_pages: int = 4096
+    ) -> Self:
+        """The weights of a model on disk, each read when its turn comes."""
+        runner = cls.__new__(cls)
+        runner._begin(files.config, page_size, n_pages, "")
+        runner.bits = BITS.get(packing, 8)
+        for name in runner.shapes:
+            runner._take(files, name, packing)
+        return runner
+
+    def _begin(self, config: ModelConfig, page_size: int, n_pages: int, kernels: str) -> None:
         self.page_size, self.n_pages, self.vocab_size = page_size, n_pages, config.vocab_size
         self.max_seq_len = config.max_seq_len
-        self.shapes = {name: tuple(values.shape) for name, values in named.items()}
+        self.shapes = tensor_shapes(config)
         heads = config.attention
         self.core = _native.Model(
             dim=config.dim,
@@ -49,7 +82,22 @@ class NativeRunner:
             n_threads=n_threads(),
             kernels=kernels,
         )
-        self.update_weights(named)
+
+    def _take(self, files: ModelFiles, name: str, packing: Packing) -> None:
+        if len(self.shapes[name]) == 1:
+            return self._set(name, files.read(name), bits=8)
+        format, rows = files.stored(name)
+        in_vocabulary = name in ("embed.weight", "head.weight")
+        bits = 8 if packing == "stored" or (packing == "int4" and in_vocabulary) else BITS[packing]
+        if _native.packed_bits(format) == bits or (packing == "stored" and _native.packed_bits(format)):
+            with _finite(name):
+                self.core.set_blocks(name, format, np.ascontiguousarray(rows))
+        else:
+            self._set(name, files.read(name), bits)
+
+    def _set(self, name: str, values: NDArray[np.float32], bits: int) -> None:
+        with _finite(name):
+            self.core.set(name, np.ascontiguousarray(values, dtype=np.float32), bits)
 
     def reset(self) -> None:
         """Forget all keys and values."""
@@ -90,8 +138,12 @@ class NativeRunner:
         """Take over all weights, fp32 arrays or torch tensors by the names of `Transformer.named_parameters()`."""
         check_names_and_shapes(named, self.shapes)
         for name, values in named.items():
-            array = values if isinstance(values, np.ndarray) else values.detach().float().numpy()
-            try:
-                self.core.set(name, np.ascontiguousarray(array, dtype=np.float32))
-            except ArithmeticError:
-                raise UserError(f"{name} holds NaN or infinity", DAMAGED) from None
+            self._set(name, values if isinstance(values, np.ndarray) else values.detach().float().numpy(), self.bits)
+
+
+@contextmanager
+def _finite(name: str) -> Iterator[None]:
+    try:
+        yield
+    except ArithmeticError:
+        raise UserError(f"{name} holds NaN or infinity", DAMAGED) from None

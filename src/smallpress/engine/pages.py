@@ -16,12 +16,20 @@ from hashlib import blake2b
 
 import numpy as np
 
+from smallpress.model.config import ModelConfig
+
 ROOT_KEY = b""
 
 
 def page_key(parent: bytes, ids: Sequence[int]) -> bytes:
     """The name of a full page: blake2b of its parent's name and its ids."""
     return blake2b(parent + np.asarray(ids, dtype=np.int64).tobytes(), digest_size=16).digest()
+
+
+def page_bytes(config: ModelConfig, page_size: int, itemsize: int) -> int:
+    """Memory of one page: keys and values of `page_size` tokens in every layer, `itemsize` bytes a number."""
+    kv_dim = config.attention.n_kv_heads * config.attention.head_dim
+    return config.n_layers * 2 * page_size * kv_dim * itemsize
 
 
 class PagePool:

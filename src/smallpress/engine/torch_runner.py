@@ -14,14 +14,7 @@ from smallpress.engine.packed import PackedTransformer
 from smallpress.engine.paged_attention import PagedAttention
 from smallpress.engine.request import SamplingParams
 from smallpress.engine.sampler import sample
-from smallpress.model.config import ModelConfig
 from smallpress.model.transformer import Transformer
-
-
-def page_bytes(config: ModelConfig, page_size: int, dtype: torch.dtype) -> int:
-    """Memory of one page: keys and values of `page_size` tokens in every layer."""
-    kv_dim = config.attention.n_kv_heads * config.attention.head_dim
-    return config.n_layers * 2 * page_size * kv_dim * dtype.itemsize
 
 
 class TorchRunner:

@@ -59,6 +59,10 @@ class ModelFiles(ABC):
     def read(self, name: str) -> NDArray[np.float32]:
         """One tensor by our name, dequantized, as an array of its own memory."""
 
+    @abstractmethod
+    def stored(self, name: str) -> tuple[str, NDArray[np.uint8]]:
+        """A matrix as the file holds it: its number format in GGUF's words, its rows' bytes [n_rows, row bytes]."""
+
     def tensors(self) -> Iterator[tuple[str, NDArray[np.float32]]]:
         """(our name, fp32 array) of every tensor, read when its turn comes."""
         return ((name, self.read(name)) for name in tensor_shapes(self.config))
@@ -86,6 +90,10 @@ class _Folder(ModelFiles):
     def read(self, name: str) -> NDArray[np.float32]:
         return self._shards.read(self._names[name])
 
+    def stored(self, name: str) -> tuple[str, NDArray[np.uint8]]:
+        dtype, raw = self._shards.stored(self._names[name])
+        return dtype, raw.reshape(tensor_shapes(self.config)[name][0], -1)
+
 
 class _GGUF(ModelFiles):
     def __init__(self, path: Path):
@@ -106,6 +114,11 @@ class _GGUF(ModelFiles):
 
     def read(self, name: str) -> NDArray[np.float32]:
         return from_gguf_layout(name, self._file.read(self._names[name]), self.config, self._architecture)
+
+    def stored(self, name: str) -> tuple[str, NDArray[np.uint8]]:
+        info = self._file.tensors[self._names[name]]
+        rows = self._file.raw(self._names[name]).reshape(info.shape[0], -1)
+        return info.format.name, from_gguf_layout(name, rows, self.config, self._architecture)
 
 
 def open_model(path: str | Path) -> ModelFiles:

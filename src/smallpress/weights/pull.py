@@ -10,7 +10,7 @@ from smallpress.run.home import store_dir
 from smallpress.run.settings import nearest
 from smallpress.weights.catalogue import CATALOGUE
 from smallpress.weights.hub import HUB, HubModel
-from smallpress.weights.store import SOURCE_NOTE, Source, check_name, clear_abandoned, model_folder, read_source
+from smallpress.weights.store import SOURCE_NOTE, Source, check_name, clear_abandoned, model_folder, open_path
 from smallpress.weights.wheel import OnBytes, fetch_entry
 
 
@@ -56,14 +56,6 @@ def pull(
             return Pulled(open_path(folder), was_there=True)
         raise
     return Pulled(open_path(folder), was_there=False)
-
-
-def open_path(folder: Path) -> Path:
-    """What `open_model` takes, for a folder of the store. Raises UserError where it is damaged."""
-    path = folder / read_source(folder).model
-    if not path.exists():
-        raise UserError(f"{path} is missing from the store", f"remove {folder} and pull again")
-    return path
 
 
 def _is_sound(folder: Path) -> bool:

@@ -14,8 +14,7 @@ from smallpress.run.errors import UserError
 from smallpress.run.home import store_dir
 from smallpress.run.settings import nearest
 from smallpress.weights.catalogue import CATALOGUE
-from smallpress.weights.pull import open_path
-from smallpress.weights.store import NAME, check_name, model_folder
+from smallpress.weights.store import NAME, check_name, model_folder, open_path
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 

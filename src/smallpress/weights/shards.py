@@ -18,7 +18,7 @@ SHARD_NAME = re.compile(r"[A-Za-z0-9._-]+\.safetensors")
 
 
 class Shards:
-    """`shapes` by tensor name; `read` as of a single file."""
+    """`shapes` by tensor name; `read` as of a single file; `stored`: its type's name and its bytes, as they are."""
 
     def __init__(self, files: Mapping[str, SafetensorsFile]):
         self._files = files
@@ -26,6 +26,9 @@ class Shards:
 
     def read(self, name: str) -> NDArray[np.float32]:
         return self._files[name].read(name)
+
+    def stored(self, name: str) -> tuple[str, NDArray[np.uint8]]:
+        return self._files[name].tensors[name].dtype, self._files[name].raw(name)
 
 
 def open_shards(folder: Path) -> Shards:

@@ -62,6 +62,14 @@ def read_source(folder: Path) -> Source:
     return Source(texts["name"], model, texts["source"], texts.get("licence"), texts.get("origin"))
 
 
+def open_path(folder: Path) -> Path:
+    """What `open_model` takes, for a folder of the store. Raises UserError where it is damaged."""
+    path = folder / read_source(folder).model
+    if not path.exists():
+        raise UserError(f"{path} is missing from the store", f"remove {folder} and pull again")
+    return path
+
+
 def clear_abandoned(folder: Path) -> None:
     """Remove what pulls of this model left that were killed a day ago or longer; running ones are younger."""
     for leftover in folder.parent.glob(f".{folder.name}.tmp-*"):

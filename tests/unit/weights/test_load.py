@@ -190,3 +190,13 @@ def test_a_note_of_the_store_goes_before_the_card(hf_folder):
     (folder / "README.md").write_text("---\nlicense: mit\n---\n")
     (folder / "source.json").write_text('{"licence": "apache-2.0", "origin": "c/d"}')
     assert (open_model(folder).licence, open_model(folder).origin) == ("apache-2.0", "c/d")
+
+
+def test_stored_rows_are_the_files_own_bytes_in_our_order(tmp_path, tiny_gguf, hf_folder):
+    (tmp_path / "tiny.gguf").write_bytes(tiny_gguf().build())
+    for path in (tmp_path / "tiny.gguf", hf_folder()):
+        files = open_model(path)
+        for name in ("embed.weight", "layers.0.attn.q.weight", "layers.0.attn.k.weight", "layers.0.mlp.down.weight"):
+            format, rows = files.stored(name)
+            assert format == "F32"
+            assert np.array_equal(np.ascontiguousarray(rows).view("<f4"), files.read(name))

@@ -1,0 +1,34 @@
+"""llama.cpp's logits for lines of token ids: `llama_cpp_side.py MODEL.gguf N_THREADS WINDOW FILE`.
+
+Each line of JSON on stdin is a window of ids; its logits, fp32 [tokens, vocabulary], are written to FILE, then a line
+is answered.
+"""
+
+import json
+import sys
+
+import llama_cpp
+import numpy as np
+
+
+def main() -> None:
+    path, n_threads, window, file = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+    model = llama_cpp.Llama(
+        path,
+        n_ctx=window,
+        n_batch=window,
+        n_threads=n_threads,
+        n_threads_batch=n_threads,
+        logits_all=True,
+        verbose=False,
+    )
+    for line in sys.stdin:
+        ids = json.loads(line)
+        model.reset()
+        model.eval(ids)
+        np.asarray(model.scores[: len(ids)], dtype=np.float32).tofile(file)
+        print("done", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+// One query over paged keys and values in bf16; a part of kernels.inl.
+
+namespace {
+
+// The pages of one kv head, and how many of their tokens count.
+struct Pages {
+    const uint16_t *const *keys, *const *values;
+    int64_t length, size, head_dim;
+
+    int64_t tiles_each() const { return (size + LANES - 1) / LANES; }
+    int64_t n_tiles() const {
+        const int64_t n_full = (length - 1) / size;
+        return n_full * tiles_each() + (length - n_full * size + LANES - 1) / LANES;
+    }
+    const uint16_t* tile(int64_t t) const { return keys[t / tiles_each()] + t % tiles_each() * head_dim * LANES; }
+    int64_t first_token(int64_t t) const { return t / tiles_each() * size + t % tiles_each() * LANES; }
+    int64_t pairs_each() const { return (size + 1) / 2; }
+};
+
+// Scores of T tiles of keys under H query heads; a key is read once for all of them.
+template <int T, int H>
+inline void score(const uint16_t* q, const Pages& pages, int64_t tile, float* scores, int64_t width) {
+    const uint16_t* keys[T];
+    F16 dots[T * H];
+    for (int t = 0; t < T; t++) keys[t] = pages.tile(tile + t);
+    for (int i = 0; i < T * H; i++) dots[i] = set1(0.0f);
+    for (int64_t d = 0; d < pages.head_dim; d += 2) {
+        Bytes key[T];
+        for (int t = 0; t < T; t++) key[t] = load_pairs(keys[t] + d * LANES);
+        for (int h = 0; h < H; h++)
+            for (int t = 0; t < T; t++) dots[h * T + t] = dot2(dots[h * T + t], key[t], q + h * pages.head_dim + d);
+    }
+    // Lanes past a short page's end are written over by the next page's.
+    for (int t = 0; t < T; t++)
+        for (int h = 0; h < H; h++) store(scores + h * width + pages.first_token(tile + t), dots[h * T + t]);
+}
+
+// exp(score - peak) in place of `length` scores, 0 in the lanes after them; returns the inverse of their sum.
+inline float soften(float* scores, int64_t length) {
+    const int64_t end = (length + LANES - 1) / LANES * LANES;
+    for (int64_t t = length; t < end; t++) scores[t] = -INFINITY;
+    F16 peak = set1(-INFINITY), total = set1(0.0f);
+    for (int64_t t = 0; t < end; t += LANES) peak = max(peak, load(scores + t));
+    const F16 best = set1(largest_of(peak));
+    for (int64_t t = 0; t < end; t += LANES) {
+        const F16 weight = exp16(sub(load(scores + t), best));
+        store(scores + t, weight);
+        total = add(total, weight);
+    }
+    return 1.0f / sum(total);
+}
+
+// The weights of a head as bf16, in pairs of tokens of one page.
+inline void pair_up(const float* weights, const Pages& pages, uint16_t* pairs) {
+    if (pages.size % 2 == 0) {
+        for (int64_t t = 0; t < pages.length; t += LANES) store_bf16(pairs + t, load(weights + t));
+        return;
+    }
+    for (int64_t t = 0; t < pages.length; t++) {
+        uint16_t lanes[LANES];
+        store_bf16(lanes, set1(weights[t]));
+        uint16_t* to = pairs + t / pages.size * pages.pairs_each() * 2 + t % pages.size;
+        to[0] = lanes[0];
+        to[1] = 0;  // unless a token of this page follows
+    }
+}
+
+// Columns d to d + 16 C of the values, mixed by the weights of H heads.
+template <int C, int H>
+inline void mix(const uint16_t* weights, int64_t width, const Pages& pages, int64_t d, const float* inverse,
+                float* out) {
+    F16 mixed[C * H];
+    for (int i = 0; i < C * H; i++) mixed[i] = set1(0.0f);
+    for (int64_t begin = 0, page = 0; begin < pages.length; begin += pages.size, page++) {
+        const uint16_t *values = pages.values[page] + 2 * d, *pair = weights + page * pages.pairs_each() * 2;
+        const int64_t n_pairs = (least(pages.size, pages.length - begin) + 1) / 2;
+        for (int64_t i = 0; i < n_pairs; i++, values += 2 * pages.head_dim, pair += 2) {
+            Bytes value[C];
+            for (int c = 0; c < C; c++) value[c] = load_pairs(values + 2 * c * LANES);
+            for (int h = 0; h < H; h++)
+                for (int c = 0; c < C; c++) mixed[h * C + c] = dot2(mixed[h * C + c], value[c], pair + h * width);
+        }
+    }
+    for (int h = 0; h < H; h++)
+        for (int c = 0; c < C; c++) {
+            const int64_t begin = d + c * LANES;
+            store_part(out + h * pages.head_dim + begin, pages.head_dim - begin,
+                       mul(mixed[h * C + c], set1(inverse[h])));
+        }
+}
+
+// `n` <= H query heads that share a kv head; `narrow` has narrow_room() of each.
+template <int H>
+void attend_heads(const float* q, int64_t n, const Pages& pages, float* scores, uint16_t* narrow, float* out) {
+    if constexpr (H > 1) {
+        if (n < H) return attend_heads<H - 1>(q, n, pages, scores, narrow, out);
+    }
+    const int64_t n_tiles = pages.n_tiles(), head_dim = pages.head_dim, width = score_width(pages.length);
+    const F16 scale = set1(1.0f / sqrtf(static_cast<float>(head_dim)));
+    uint16_t *narrow_q = narrow, *pairs = narrow + H * head_dim + LANES;
+    for (int64_t i = 0; i < H * head_dim; i += LANES)
+        store_bf16(narrow_q + i, mul(load_part(q + i, H * head_dim - i, 0.0f), scale));
+    int64_t tile = 0, d = 0;
+    for (; tile + AT_ONCE <= n_tiles; tile += AT_ONCE) score<AT_ONCE, H>(narrow_q, pages, tile, scores, width);
+    for (; tile < n_tiles; tile++) score<1, H>(narrow_q, pages, tile, scores, width);
+    float inverse[H];
+    for (int h = 0; h < H; h++) {
+        inverse[h] = soften(scores + h * width, pages.length);
+        pair_up(scores + h * width, pages, pairs + 2 * h * width);
+    }
+    for (; d + AT_ONCE * LANES <= head_dim; d += AT_ONCE * LANES)
+        mix<AT_ONCE, H>(pairs, 2 * width, pages, d, inverse, out);
+    for (; d < head_dim; d += LANES) mix<1, H>(pairs, 2 * width, pages, d, inverse, out);
+}
+
+constexpr int HEADS = 4;
+
+void attend(const float* q, const uint16_t* const* key_pages, const uint16_t* const* value_pages, int64_t length,
+            int64_t page_size, int64_t group, int64_t head_dim, float* scores, uint16_t* narrow, float* out) {
+    const Pages pages{key_pages, value_pages, length, page_size, head_dim};
+    for (int64_t h = 0; h < group; h += HEADS)
+        attend_heads<HEADS>(q + h * head_dim, least(HEADS, group - h), pages, scores, narrow, out + h * head_dim);
+}
+
+}  // namespace
