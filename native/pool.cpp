@@ -44,8 +44,8 @@ bool spin(Done done) {
 Pool::Pool(int n_threads) : n_threads_(std::max(1, n_threads)) {}
 
 Pool::~Pool() {
-    if (owner_ != getpid()) {  // a forked child: the threads exist in the parent only
-        for (auto& thread : threads_) thread.detach();
+    if (owner_ != getpid()) {
+        forget();
         return;
     }
     {
@@ -57,15 +57,17 @@ Pool::~Pool() {
     for (auto& thread : threads_) thread.join();
 }
 
-void Pool::start() {
-    if (owner_ == getpid()) return;
-    for (auto& thread : threads_) thread.detach();
-    threads_.clear();
-    // In a forked child mutex and condition may have been copied in use; nobody else can hold them here.
+void Pool::forget() {
+    new (&threads_) std::vector<std::thread>;
     new (&mutex_) std::mutex;
     new (&wake_) std::condition_variable;
     n_parked_ = 0;
     n_busy_ = 0;
+}
+
+void Pool::start() {
+    if (owner_ == getpid()) return;
+    forget();
     owner_ = getpid();
     for (int thread = 1; thread < n_threads_; thread++)
         threads_.emplace_back([this, thread, seen = round_.load()] { serve(thread, seen); });

@@ -30,6 +30,9 @@ public:
     void split(int64_t n, int64_t grain, const std::function<void(int thread, int64_t begin, int64_t end)>& work);
 
 private:
+    // In a forked child: takes what belongs to the parent's threads for gone, without a destructor's touch. Detaching
+    // one would hit whichever thread has its handle by now; a condition with waiters cannot be destroyed.
+    void forget();
     void start();
     void serve(int thread, uint64_t seen);
     void call(int thread);

@@ -4,6 +4,8 @@ namespace {
 
 constexpr int64_t TILE = Activations::TILE;
 
+constexpr float TINY = 1e-36f;  // 127 / TINY is a number still; what is smaller counts as zero
+
 void quantize(const float* x, int64_t n, const Activations& to, int64_t row) {
     constexpr int64_t PARTS = BLOCK / LANES;
     int8_t* codes = to.codes(row);
@@ -16,12 +18,19 @@ void quantize(const float* x, int64_t n, const Activations& to, int64_t row) {
             parts[i] = left > 0 ? load_part(x + begin + i * LANES, left, 0.0f) : set1(0.0f);
             peak = max(peak, abs(parts[i]));
         }
-        const float largest = largest_of(peak), scale = largest / 127.0f;
-        const F16 inverse = set1(largest > 0.0f ? 127.0f / largest : 0.0f);
+        const float largest = largest_of(peak);
+        const F16 inverse = set1(largest > TINY ? 127.0f / largest : 0.0f);
+        float scale = largest / 127.0f;
+        F16 total = set1(0.0f);
         for (int64_t i = 0; i < PARTS; i++) {
             parts[i] = round(mul(parts[i], inverse));
-            store_int8(codes + i * LANES, parts[i]);
+            total = add(total, parts[i]);
         }
+        if (const float all = sum(total); all != all) {  // NaN, or infinity times 0: no product with this is a number
+            scale = all;
+            for (int64_t i = 0; i < PARTS; i++) parts[i] = set1(0.0f);
+        }
+        for (int64_t i = 0; i < PARTS; i++) store_int8(codes + i * LANES, parts[i]);
         for (int64_t i = 0; i < BLOCK; i++) shifted[i] = static_cast<uint8_t>(codes[i] + 128);
         *scales = scale;
         for (int64_t half = 0; half < BLOCK / HALF; half++)
@@ -57,7 +66,8 @@ inline void encode(const float* values, int64_t n, float scale, float minimum, f
     const F16 inverse = set1(scale > 0.0f ? 1.0f / scale : 0.0f);
     for (int64_t i = 0; i < n; i += LANES) {
         const F16 code = round(mul(sub(load(values + i), set1(minimum)), inverse));
-        store_int8(to + i, max(set1(lowest), min(set1(highest), code)));  // the scale may have been rounded down
+        // The scale may have been rounded down; and NaN becomes a number.
+        store_int8(to + i, min(max(code, set1(lowest)), set1(highest)));
     }
 }
 

@@ -26,13 +26,13 @@ def bench(capsys, *words: str) -> str:
 
 
 def test_rates_and_shares_of_the_floor(tiny_model, capsys):
-    words = ("--batch", "1", "3", "--prompt", "20", "--tokens", "4", "--repeats", "2", "--json")
+    words = ("--batch", "1", "3", "--prompt", "20", "--context", "9", "--tokens", "4", "--repeats", "2", "--json")
     found = json.loads(bench(capsys, str(tiny_model), *words))
-    names = {"decode_1", "decode_3", "prefill_20"}
+    names = {"decode_1", "decode_3", "decode_1_at_9", "prefill_20"}
     assert set(found["tokens_per_second"]) == set(found["share_of_floor"]) == names
     assert all(rate > 0 for rate in found["tokens_per_second"].values())
     assert all(0 < share < 1 for share in found["share_of_floor"].values())
-    assert [len(runs) for runs in found["runs"].values()] == [2, 2, 2] and "ratios" not in found
+    assert [len(runs) for runs in found["runs"].values()] == [2, 2, 2, 2] and "ratios" not in found
 
 
 @pytest.mark.parametrize(("words", "fault"), ((("--batch", "0"), "--batch is 0"), (("--prompt", "4000"), "context of"),

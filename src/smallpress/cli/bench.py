@@ -13,9 +13,10 @@ from smallpress.run.errors import UserError
 if TYPE_CHECKING:
     from smallpress.engine.engine import Engine
     from smallpress.evaluate.peer import LlamaCpp
+    from smallpress.evaluate.speed import Trial
     from smallpress.weights.load import ModelFiles
 
-MOST = 4096
+MOST = 1 << 20
 
 
 def bench(
@@ -28,11 +29,15 @@ def bench(
     prompt: Annotated[
         tuple[int, ...], Parameter(help="Prefill prompts of so many tokens.", consume_multiple=True, negative="")
     ] = (512,),
+    context: Annotated[
+        tuple[int, ...],
+        Parameter(help="Decode one sequence that is so long already.", consume_multiple=True, negative=""),
+    ] = (),
     tokens: Annotated[int, Parameter(help="Decoded of each sequence.")] = 64,
     repeats: Annotated[int, Parameter(help="Medians are of so many.")] = 5,
     dtype: Annotated[
         Literal["auto", "int4", "int8", "bfloat16", "float32"],
-        Parameter(help="auto: as the file has it, in at most 8 bits; float32 needs torch."),
+        Parameter(help="auto: int8, or the file's own 4 bits where few run; float32 needs torch."),
     ] = "auto",
     peer: Annotated[
         Literal["llama.cpp"] | None, Parameter(help="Measure it in turns with us, on the same file.")
@@ -46,23 +51,28 @@ def bench(
     Tokens a second of decode and prefill, medians; the floor is what reading the weights and caches once, and
     multiplying, take at the bandwidth and arithmetic measured on this machine.
     """
-    for name, values in (("batch", batch), ("prompt", prompt), ("tokens", (tokens,)), ("repeats", (repeats,))):
+    for name, values in {"batch": batch, "prompt": prompt, "context": context, "tokens": (tokens,)}.items():
         for value in values:
             if not 1 <= value <= MOST:
                 raise UserError(f"--{name} is {value}", f"give a number from 1 to {MOST}")
+    if repeats < 1:
+        raise UserError(f"--repeats is {repeats}", "measure at least once")
     from smallpress.cli.open_engine import open_engine
+    from smallpress.evaluate.speed import decoding, decoding_at, prefilling
     from smallpress.weights.load import open_model
     from smallpress.weights.reference import resolve
 
+    trials = [decoding(n, tokens) for n in batch] + [decoding_at(n, tokens) for n in context]
+    trials += [prefilling(n) for n in prompt]
     files = open_model(resolve(model, offline))
-    longest = max(max(prompt) + 1, 2 * tokens, tokens + 32)
+    longest = max(trial.n_prompt + trial.n_new + 1 for trial in trials)
     if longest > files.config.max_seq_len:
         raise UserError(f"{longest} tokens are asked for", f"{model} has a context of {files.config.max_seq_len}")
-    engine = open_engine(files, dtype, max(batch), longest)
-    tests = [("decode", n) for n in batch] + [("prefill", n) for n in prompt]
-    with _peer(peer, peer_python, files, max(batch), longest) as beside:
-        rates = _measure(engine, beside, tests, tokens, repeats)
-    found = _found(engine, files, rates, tokens) | {"model": model, "dtype": dtype, "repeats": repeats}
+    n_running = max(trial.n_running for trial in trials)
+    engine = open_engine(files, dtype, n_running, longest)
+    with _peer(peer, peer_python, files, n_running, longest) as beside:
+        rates = _measure(engine, beside, trials, repeats)
+    found = _found(engine, files, rates) | {"model": model, "dtype": dtype, "repeats": repeats}
     if beside:
         found |= {"peer": f"llama-cpp-python {beside.version}", "peer_memory": beside.memory}
     print(json_format.dumps(found, indent=2) if json else _table(found))
@@ -81,71 +91,56 @@ def _peer(peer: str | None, python: str, files: "ModelFiles", n_sequences: int, 
 
 
 def _measure(
-    engine: "Engine", peer: "LlamaCpp | None", tests: list[tuple[str, int]], tokens: int, repeats: int
-) -> dict[str, dict[str, list[float]]]:
-    """Rates by test and side; sides take turns, and the first turn of each is not counted."""
-    from smallpress.evaluate.speed import decode_rate, prefill_rate
+    engine: "Engine", peer: "LlamaCpp | None", trials: "list[Trial]", repeats: int
+) -> "dict[Trial, dict[str, list[float]]]":
+    """Rates by trial and side; sides take turns, and the first turn of each is not counted."""
+    from smallpress.evaluate.speed import rate
     from smallpress.run.progress import Progress
 
-    rates: dict[str, dict[str, list[float]]] = {}
-    with Progress("measuring", len(tests) * (repeats + 1)) as progress:
-        for kind, n in tests:
+    rates: dict[Trial, dict[str, list[float]]] = {}
+    with Progress("measuring", len(trials) * (repeats + 1)) as progress:
+        for trial in trials:
             sides: dict[str, list[float]] = {"ours": [], "peer": []} if peer else {"ours": []}
-            rates[f"{kind}_{n}"] = sides
+            rates[trial] = sides
             for turn in range(repeats + 1):
-                if kind == "decode":
-                    ours = decode_rate(engine, n, tokens, turn)
-                    theirs = peer.decode_rate(n, tokens, turn) if peer else 0.0
-                else:
-                    ours = prefill_rate(engine, n, turn)
-                    theirs = peer.prefill_rate(n, turn) if peer else 0.0
-                if turn:
-                    sides["ours"].append(ours)
-                if turn and peer:
-                    sides["peer"].append(theirs)
+                measured = {"ours": rate(engine, trial, turn)} | ({"peer": peer.rate(trial, turn)} if peer else {})
+                for side in sides if turn else ():
+                    sides[side].append(measured[side])
                 progress.advance()
     return rates
 
 
-def _found(
-    engine: "Engine", files: "ModelFiles", rates: dict[str, dict[str, list[float]]], tokens: int
-) -> dict[str, Any]:
+def _found(engine: "Engine", files: "ModelFiles", rates: "dict[Trial, dict[str, list[float]]]") -> dict[str, Any]:
     """What --json prints: medians in tokens a second, the floor's share, the ratios to the peer."""
-    medians = {name: {side: median(values) for side, values in sides.items()} for name, sides in rates.items()}
+    medians = {trial: {side: median(values) for side, values in sides.items()} for trial, sides in rates.items()}
     found: dict[str, Any] = {
-        "tokens_per_second": {name: round(sides["ours"], 1) for name, sides in medians.items()},
-        "runs": {name: [round(rate, 1) for rate in sides["ours"]] for name, sides in rates.items()},
+        "tokens_per_second": {trial.name: round(sides["ours"], 1) for trial, sides in medians.items()},
+        "runs": {trial.name: [round(rate, 1) for rate in sides["ours"]] for trial, sides in rates.items()},
     }
     if any("peer" in sides for sides in medians.values()):
-        found["peer_tokens_per_second"] = {name: round(sides["peer"], 1) for name, sides in medians.items()}
-        found["ratios"] = {name: round(sides["ours"] / sides["peer"], 3) for name, sides in medians.items()}
-    return found | _floor(engine, files, {name: sides["ours"] for name, sides in medians.items()}, tokens)
+        found["peer_tokens_per_second"] = {trial.name: round(sides["peer"], 1) for trial, sides in medians.items()}
+        found["ratios"] = {trial.name: round(sides["ours"] / sides["peer"], 3) for trial, sides in medians.items()}
+    return found | _floor(engine, files, {trial: sides["ours"] for trial, sides in medians.items()})
 
 
-def _floor(engine: "Engine", files: "ModelFiles", rates: dict[str, float], tokens: int) -> dict[str, Any]:
+def _floor(engine: "Engine", files: "ModelFiles", rates: "dict[Trial, float]") -> dict[str, Any]:
     """The machine's limits and the share of them reached; nothing where torch computes."""
     core = getattr(engine.runner, "core", None)
     if core is None:
         return {}
     from smallpress import _native
     from smallpress.engine.native_runner import n_threads
-    from smallpress.evaluate.speed import SHORT, Machine, most_tokens
+    from smallpress.evaluate.speed import Machine, most_tokens
 
     machine = Machine(_native.read_bandwidth(n_threads()), _native.multiply_adds(core.kernels, n_threads()))
-    shares = {}
-    for name, rate in rates.items():
-        kind, _, n = name.partition("_")
-        context = SHORT + tokens / 2 if kind == "decode" else int(n) / 2
-        # Prefill reads its one sequence's cache once, not once a token.
-        most = most_tokens(machine, files.config, core.weight_bytes, int(n), context if kind == "decode" else 0.0)
-        shares[name] = round(rate / most, 3)
+    most = {trial: most_tokens(machine, files.config, core.weight_bytes, trial) for trial in rates}
     return {
         "kernels": core.kernels,
         "threads": n_threads(),
         "weight_bytes": core.weight_bytes,
         "bandwidth": round(machine.bandwidth),
         "multiply_adds": round(machine.multiply_adds),
-        "share_of_floor": shares,
+        "share_of_floor": {trial.name: round(rate / most[trial], 3) for trial, rate in rates.items()},
     }
 
 

@@ -46,7 +46,7 @@ def eval(
     max_tokens: Annotated[int, Parameter(help="The longest answer, thinking included.")] = 256,
     dtype: Annotated[
         Literal["auto", "int4", "int8", "bfloat16", "float32"],
-        Parameter(help="auto: as the file has it, in at most 8 bits; float32 needs torch."),
+        Parameter(help="auto: int8, or the file's own 4 bits where few run; float32 needs torch."),
     ] = "auto",
     seed: Annotated[int, Parameter(help="Chooses the questions and the draws.")] = 0,
     compare: Annotated[Path | None, Parameter(help="An earlier --out file: what was gained since.")] = None,

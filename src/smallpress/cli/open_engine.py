@@ -16,6 +16,7 @@ QUANTIZED: tuple[NumberFormat, ...] = ("int4", "int8")
 PAGE_SIZE = 16  # tokens
 BF16_FEATURES = {"amx_bf16", "avx512_bf16", "bf16"}
 """Processors that multiply bf16 in hardware; others are faster, and no less exact, in fp32."""
+FEW = 8  # requests at once
 SHARE_OF_MEMORY = 0.4
 """Of the free memory, at most, for keys and values; fewer pages mean that fewer requests run at once."""
 
@@ -48,8 +49,8 @@ def number_format(choice: NumberFormat | Auto = "auto") -> NumberFormat:
 def open_engine(files: "ModelFiles", choice: NumberFormat | Auto, n_running: int, tokens_each: int) -> "Engine":
     """Room for `n_running` requests of `tokens_each` at once, or what memory allows of it.
 
-    auto: as the file has its weights where the native core is there, at most 8 bits. float32 is computed by torch, as
-    is everything where there is no native core.
+    auto: where the native core is there, the bits of a 4-bit file for few requests, which wait for memory, and 8 for
+    many, which wait for arithmetic. float32 is computed by torch, as is everything where there is no native core.
     """
     from smallpress.engine.engine import Engine
     from smallpress.engine.pages import page_bytes
@@ -62,7 +63,7 @@ def open_engine(files: "ModelFiles", choice: NumberFormat | Auto, n_running: int
     if format != "float32" and has_native_core():
         from smallpress.engine.native_runner import NativeRunner
 
-        packing: Packing = "stored" if choice == "auto" else format
+        packing: Packing = "stored" if choice == "auto" and n_running <= FEW else format
         return Engine(NativeRunner.from_files(files, packing, PAGE_SIZE, n_pages), n_running)
     from smallpress.weights.load import load_transformer
 

@@ -39,7 +39,7 @@ def run(
     ] = "chat",
     dtype: Annotated[
         Literal["auto", "int4", "int8", "bfloat16", "float32"],
-        Parameter(help="auto: as the file has it, in at most 8 bits; float32 needs torch."),
+        Parameter(help="auto: int8, or the file's own 4 bits where few run; float32 needs torch."),
     ] = "auto",
     json: Annotated[
         bool, Parameter(negative="", help="Print one JSON object with the answer and what it took.")

@@ -4,9 +4,9 @@ It imports nothing of smallpress, so that any Python that has llama-cpp-python c
 
     python llama_cpp_side.py MODEL.gguf N_THREADS N_SEQUENCES CONTEXT
 
-Requests: {"decode": sequences, "tokens": n, "seed": s} and {"prefill": tokens, "seed": s}; answers: {"rate": tokens a
-second}; at the end of its input it says {"memory": peak bytes}. Tokens are drawn, not sampled from the logits: the time
-of a sampler is not llama.cpp's.
+Requests: {"sequences": n, "prompt": tokens, "new": tokens, "seed": s}; with new 0 the prompt is timed, else what comes
+after it. Answers: {"rate": tokens a second}; at the end of its input it says {"memory": peak bytes}. Tokens are drawn,
+not sampled from the logits: the time of a sampler is not llama.cpp's.
 """
 
 import ctypes
@@ -18,7 +18,7 @@ import time
 
 import llama_cpp as llama
 
-SHORT = 16
+MOST_ROWS = 2048  # of a call
 
 
 def silent(level: int, text: bytes, user_data: object) -> None:
@@ -37,13 +37,13 @@ class Side:
         self.model = llama.llama_model_load_from_file(path.encode(), model_params)
         assert self.model, f"llama.cpp cannot load {path}"
         params = llama.llama_context_default_params()
-        params.n_ctx, params.n_batch, params.n_ubatch = n_sequences * context, 2048, 512
+        params.n_ctx, params.n_batch, params.n_ubatch = n_sequences * context, MOST_ROWS, 512
         params.n_seq_max = n_sequences
         params.n_threads = params.n_threads_batch = n_threads
         self.context = llama.llama_init_from_model(self.model, params)
         assert self.context, "llama.cpp cannot make a context"
         self.vocab_size = llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(self.model))
-        self.batch = llama.llama_batch_init(2048, 0, 1)
+        self.batch = llama.llama_batch_init(MOST_ROWS, 0, 1)
 
     def run(self, rows: list[tuple[int, int, int, bool]]) -> None:
         """One call on rows of (token, position, sequence, whether logits are wanted)."""
@@ -55,29 +55,19 @@ class Side:
         code = llama.llama_decode(self.context, batch)
         assert code == 0, f"llama_decode gave {code}"
 
-    def clear(self) -> None:
+    def rate(self, sequences: int, prompt: int, new: int, dice: random.Random) -> float:
+        """Tokens a second."""
         llama.llama_memory_clear(llama.llama_get_memory(self.context), True)
-
-    def decode(self, n_running: int, n_tokens: int, dice: random.Random) -> float:
-        self.clear()
-        rows = []
-        for sequence in range(n_running):
-            rows += [(self.any(dice), at, sequence, at == SHORT - 1) for at in range(SHORT)]
-        for begin in range(0, len(rows), 2048):
-            self.run(rows[begin : begin + 2048])
-        turns = [[(self.any(dice), SHORT + t, s, True) for s in range(n_running)] for t in range(n_tokens)]
+        rows = [(self.any(dice), at, s, at == prompt - 1) for s in range(sequences) for at in range(prompt)]
+        turns = [[(self.any(dice), prompt + t, s, True) for s in range(sequences)] for t in range(new)]
         began = time.perf_counter()
-        for rows in turns:
-            self.run(rows)
-        return n_running * n_tokens / (time.perf_counter() - began)
-
-    def prefill(self, n_prompt: int, dice: random.Random) -> float:
-        self.clear()
-        rows = [(self.any(dice), at, 0, at == n_prompt - 1) for at in range(n_prompt)]
-        began = time.perf_counter()
-        for begin in range(0, n_prompt, 2048):
-            self.run(rows[begin : begin + 2048])
-        return n_prompt / (time.perf_counter() - began)
+        for first in range(0, len(rows), MOST_ROWS):
+            self.run(rows[first : first + MOST_ROWS])
+        if new:
+            began = time.perf_counter()
+        for turn in turns:
+            self.run(turn)
+        return sequences * (new or prompt) / (time.perf_counter() - began)
 
     def any(self, dice: random.Random) -> int:
         return dice.randrange(self.vocab_size)
@@ -89,10 +79,7 @@ def main() -> None:
     for line in sys.stdin:
         asked = json.loads(line)
         dice = random.Random(asked["seed"])
-        if "decode" in asked:
-            rate = side.decode(asked["decode"], asked["tokens"], dice)
-        else:
-            rate = side.prefill(asked["prefill"], dice)
+        rate = side.rate(asked["sequences"], asked["prompt"], asked["new"], dice)
         print(json.dumps({"rate": rate}), flush=True)
     print(json.dumps({"memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}), flush=True)
 

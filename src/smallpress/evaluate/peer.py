@@ -6,6 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from smallpress.evaluate.speed import Trial
 from smallpress.run.errors import UserError
 
 SIDE = Path(__file__).with_name("llama_cpp_side.py")
@@ -26,11 +27,9 @@ class LlamaCpp:
         self.version: str = self._answer()["version"]
         self.memory = 0
 
-    def decode_rate(self, n_running: int, n_tokens: int, seed: int) -> float:
-        return self._ask({"decode": n_running, "tokens": n_tokens, "seed": seed})
-
-    def prefill_rate(self, n_prompt: int, seed: int) -> float:
-        return self._ask({"prefill": n_prompt, "seed": seed})
+    def rate(self, trial: Trial, seed: int) -> float:
+        """As `speed.rate`."""
+        return self._ask({"sequences": trial.n_running, "prompt": trial.n_prompt, "new": trial.n_new, "seed": seed})
 
     def _ask(self, request: dict[str, int]) -> float:
         assert self._child.stdin is not None

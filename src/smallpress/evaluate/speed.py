@@ -22,29 +22,47 @@ class Machine:
     multiply_adds: float
 
 
-def decode_rate(engine: Engine, n_running: int, n_tokens: int, seed: int) -> float:
-    """New tokens a second of `n_running` sequences that are `SHORT` tokens long at first and never stop.
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """`n_running` sequences of `n_prompt` tokens; `n_new` tokens are decoded of each, 0: only the prompt is timed."""
+
+    name: str
+    n_running: int
+    n_prompt: int
+    n_new: int
+
+
+def decoding(n_running: int, n_new: int) -> Trial:
+    return Trial(f"decode_{n_running}", n_running, SHORT, n_new)
+
+
+def decoding_at(n_context: int, n_new: int) -> Trial:
+    """One sequence that has come so far."""
+    return Trial(f"decode_1_at_{n_context}", 1, n_context, n_new)
+
+
+def prefilling(n_prompt: int) -> Trial:
+    return Trial(f"prefill_{n_prompt}", 1, n_prompt, 0)
+
+
+def rate(engine: Engine, trial: Trial, seed: int) -> float:
+    """Tokens a second, of the prompt until the first new one is there, or of those after it.
 
     Prompts are drawn anew for each seed, so that nothing is shared with what ran before.
     """
-    params = SamplingParams(max_tokens=n_tokens + 1, temperature=0.0)
-    for i in range(n_running):
-        engine.submit(Request(_ids(engine.runner.vocab_size, SHORT, seed, i), params))
-    engine.step()  # the prompts, and each one's first token
+    params = SamplingParams(max_tokens=trial.n_new + 1, temperature=0.0)
+    for i in range(trial.n_running):
+        ids = _ids(engine.runner.vocab_size, trial.n_prompt, seed, i)
+        engine.submit(Request(ids, params))
     began = time.perf_counter()
+    if trial.n_new:
+        while not any(engine.step()):  # the prompts, and each one's first token
+            pass
+        began = time.perf_counter()
     while engine.busy:
         engine.step()
-    return n_running * n_tokens / (time.perf_counter() - began)
-
-
-def prefill_rate(engine: Engine, n_prompt: int, seed: int) -> float:
-    """Prompt tokens a second, until the first new token is there."""
-    ids = _ids(engine.runner.vocab_size, n_prompt, seed, 0)
-    engine.submit(Request(ids, SamplingParams(max_tokens=1, temperature=0.0)))
-    began = time.perf_counter()
-    while engine.busy:
-        engine.step()
-    return n_prompt / (time.perf_counter() - began)
+    n_tokens = trial.n_running * (trial.n_new or trial.n_prompt)
+    return n_tokens / (time.perf_counter() - began)
 
 
 def _ids(vocab_size: int, n: int, *parts: int) -> tuple[int, ...]:
@@ -60,12 +78,17 @@ def multiply_adds_a_token(config: ModelConfig, n_context: float) -> float:
     return matrices + 2 * n_context * config.n_layers * heads.n_heads * heads.head_dim
 
 
-def most_tokens(machine: Machine, config: ModelConfig, weight_bytes: int, n_running: int, n_context: float) -> float:
+def most_tokens(machine: Machine, config: ModelConfig, weight_bytes: int, trial: Trial) -> float:
     """Tokens a second no program can exceed here: a step reads every weight and the caches once, and multiplies.
 
-    `n_context`: cached tokens a sequence that each new one attends to, on average; keys and values are bf16.
+    Keys and values are bf16; a prompt reads its own cache once, not once a token, which counts as nothing.
     """
-    cache = n_running * n_context * 2 * 2 * config.n_layers * config.attention.n_kv_heads * config.attention.head_dim
+    heads = config.attention
+    n_rows = trial.n_running if trial.n_new else trial.n_prompt
+    n_context = trial.n_prompt + trial.n_new / 2 if trial.n_new else trial.n_prompt / 2
+    cache = (
+        trial.n_running * n_context * 4 * config.n_layers * heads.n_kv_heads * heads.head_dim if trial.n_new else 0.0
+    )
     reading = (weight_bytes + cache) / machine.bandwidth
-    multiplying = n_running * multiply_adds_a_token(config, n_context) / machine.multiply_adds
-    return n_running / max(reading, multiplying)
+    multiplying = n_rows * multiply_adds_a_token(config, n_context) / machine.multiply_adds
+    return n_rows / max(reading, multiplying)

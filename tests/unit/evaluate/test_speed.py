@@ -2,7 +2,7 @@
 
 import pytest
 
-from smallpress.evaluate.speed import Machine, most_tokens, multiply_adds_a_token
+from smallpress.evaluate.speed import Machine, Trial, most_tokens, multiply_adds_a_token
 from smallpress.model.config import GQA, Dense, ModelConfig
 
 CONFIG = ModelConfig(
@@ -21,8 +21,10 @@ def test_a_token_is_multiplied_by_every_weight_once_and_by_what_it_attends_to():
 
 def test_one_sequence_waits_for_memory_and_many_for_arithmetic():
     machine = Machine(bandwidth=1e6, multiply_adds=1e8)
-    # 2,000 bytes of weights take 2 ms; 1,952 multiply-adds 19.52 us.
-    assert most_tokens(machine, CONFIG, 2000, 1, 0) == pytest.approx(500)
-    assert most_tokens(machine, CONFIG, 2000, 1000, 0) == pytest.approx(1e8 / 1952)
-    # The cache: 10 tokens x (k and v) x 2 bytes x 2 layers x 4 numbers = 320 bytes more.
-    assert most_tokens(machine, CONFIG, 2000, 1, 10) == pytest.approx(1e6 / 2320)
+    # 2,000 bytes of weights take 2 ms. On average 10 tokens are cached: x (k and v) x 2 bytes x 2 layers x 4 numbers.
+    assert most_tokens(machine, CONFIG, 2000, Trial("", 1, 9, 2)) == pytest.approx(1e6 / 2320)
+    # 1,952 multiply-adds, and 320 for the keys and values of ten tokens.
+    quick = Machine(bandwidth=1e9, multiply_adds=1e8)
+    assert most_tokens(quick, CONFIG, 2000, Trial("", 1000, 9, 2)) == pytest.approx(1e8 / 2272)
+    # A prompt of 1,000 attends to 500 of its own tokens on average, and reads the weights once.
+    assert most_tokens(quick, CONFIG, 2000, Trial("", 1, 1000, 0)) == pytest.approx(1e8 / (1952 + 2 * 500 * 2 * 8))

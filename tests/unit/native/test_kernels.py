@@ -197,6 +197,22 @@ def test_what_is_not_finite_is_seen(name, value, normal):
     assert np.isnan(_native.weigh(name, x, 1.0)[0])
 
 
+@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("bits", (4, 8, 16))
+@pytest.mark.parametrize("value", (np.nan, np.inf))
+def test_what_is_no_number_makes_none_of_its_own_row_alone(name, bits, value, normal):
+    x, w = normal(3, 100), normal(20, 100)
+    x[1, 70] = value
+    found = product(name, x, w, bits)
+    assert not np.isfinite(found[1]).any() and np.isfinite(found[[0, 2]]).all()
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_what_is_too_small_to_divide_by_counts_as_zero(name):
+    codes, scales, _ = _native.quantize(name, np.array([1e-38, -1e-38], dtype=np.float32))
+    assert not codes.any() and np.isfinite(scales).all()
+
+
 def test_a_name_without_kernels_is_refused():
     with pytest.raises(ValueError, match="no kernels named abacus"):
         _native.rms_norm("abacus", np.ones(3, dtype=np.float32), np.ones(3, dtype=np.float32), 0.0)
