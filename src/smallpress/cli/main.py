@@ -21,6 +21,7 @@ VERBS = {
     "ls": "List the models in the store, and those of the catalogue that can be pulled.",
     "run": "Talk with a model in the terminal, or ask it one question.",
     "eval": "Measure a model on held-out questions, with intervals.",
+    "convert": "Write a model as a GGUF file, in as few bits as asked, or as a Hugging Face folder.",
     "grpo": "Make a model reason by reinforcement learning with checkable rewards.",
     "resume": "Go on with a run that was stopped, from its newest whole checkpoint.",
     "doctor": "Say what this machine can do, and what is missing.",

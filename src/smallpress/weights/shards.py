@@ -18,11 +18,12 @@ SHARD_NAME = re.compile(r"[A-Za-z0-9._-]+\.safetensors")
 
 
 class Shards:
-    """`shapes` by tensor name; `read` as of a single file."""
+    """`shapes` and `dtypes` by tensor name; `read` as of a single file."""
 
     def __init__(self, files: Mapping[str, SafetensorsFile]):
         self._files = files
         self.shapes = {name: file.tensors[name].shape for name, file in files.items()}
+        self.dtypes = {name: file.tensors[name].dtype for name, file in files.items()}
 
     def read(self, name: str) -> NDArray[np.float32]:
         return self._files[name].read(name)
