@@ -1,10 +1,11 @@
-"""Our block decoders against those of the gguf library, on random bytes: equal bit for bit."""
+"""Our block decoders and encoders against those of the gguf library: equal bit for bit."""
 
 import gguf
 import numpy as np
 import pytest
 
 from smallpress.lowbit.blocks import FORMATS, NOT_READ, dequantize
+from smallpress.lowbit.encode import ENCODERS, LARGEST_F16, quantize
 
 TYPES = {int(kind): kind for kind in gguf.GGMLQuantizationType}
 
@@ -31,6 +32,33 @@ def test_what_the_library_quantizes_comes_back_within_half_a_step(name):
     whole = np.abs(values).max(1) if name in ("Q4_0", "Q5_0", "Q8_0") else np.ptp(values, axis=1)
     # The signed formats reach levels on one side only, so the far end may be a whole step off.
     assert (np.abs(ours - values).max(1) <= 1.01 * whole / levels).all()
+
+
+def awkward_values():
+    """Random ones of many sizes, zeros of both signs, equal magnitudes, and halves between codes."""
+    draw = np.random.default_rng(0)
+    values = draw.normal(size=(300, 256)) * np.exp2(draw.integers(-30, 16, (300, 1)))
+    halves = draw.integers(-16, 17, (40, 256)) / 2
+    signs = draw.choice([-1.0, 1.0], (20, 256))
+    zeros = np.where(draw.random((3, 256)) < 0.5, 0.0, -0.0)
+    steep = draw.uniform(-LARGEST_F16, LARGEST_F16, (20, 256))
+    return np.clip(np.concatenate((values, halves, signs, zeros, steep)), -LARGEST_F16, LARGEST_F16).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", [name for name in ENCODERS if not name.endswith("_K")])
+def test_values_become_the_same_bytes(name):
+    values, kind = awkward_values(), gguf.GGMLQuantizationType[name]
+    ours = np.concatenate(list(quantize(FORMATS[int(kind)], values, name)))
+    theirs = gguf.quantize(values, kind).reshape(-1).view(np.uint8)
+    assert np.array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("name", ["Q4_K", "Q6_K"])
+def test_the_library_decodes_our_k_formats_as_we_do(name):
+    values, kind = awkward_values(), gguf.GGMLQuantizationType[name]
+    raw = np.concatenate(list(quantize(FORMATS[int(kind)], values, name)))
+    theirs = gguf.dequantize(raw.reshape(len(values), -1), kind)
+    assert np.array_equal(dequantize(FORMATS[int(kind)], raw), theirs.reshape(-1))
 
 
 def test_the_table_has_the_librarys_numbers():

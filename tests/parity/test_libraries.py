@@ -10,8 +10,11 @@ import safetensors.numpy
 import safetensors.torch
 import torch
 
+from smallpress.lowbit.blocks import FORMATS
+from smallpress.lowbit.encode import ENCODERS
 from smallpress.weights.errors import FormatError
 from smallpress.weights.gguf import open_gguf
+from smallpress.weights.gguf_writer import BlockTensor, write_gguf
 from smallpress.weights.safetensors import open_safetensors
 from smallpress.weights.safetensors_writer import LazyTensor, write_safetensors
 
@@ -126,3 +129,22 @@ def test_we_read_what_the_gguf_library_writes(tmp_path):
         assert info.shape == tuple(tensor.shape[::-1]) == (4, 64)
         assert (info.offset, info.nbytes) == (tensor.data_offset, tensor.n_bytes)
         assert np.array_equal(opened.read(tensor.name), gguf.dequantize(tensor.data, tensor.tensor_type))
+
+
+def test_the_gguf_library_reads_what_we_write(tmp_path):
+    values = np.random.default_rng(0).normal(size=(4, 256)).astype(np.float32)
+    metadata = {"general.architecture": "llama", "int": 7, "minus": -7, "long": 1 << 40, "float": 0.5, "double": 0.1}
+    metadata |= {"yes": True, "text": "Ġ中文", "texts": ["a", "Ġb", ""], "ints": [1, -2], "floats": [0.5]}
+    tensors = {f.name: BlockTensor(f, values.shape, lambda: values) for f in FORMATS.values() if f.name in ENCODERS}
+    tensors["vector"] = BlockTensor(FORMATS[0], (3,), lambda: np.arange(3, dtype=np.float32))
+    write_gguf(tmp_path / "a.gguf", metadata, tensors)
+
+    theirs, ours = gguf.GGUFReader(tmp_path / "a.gguf"), open_gguf(tmp_path / "a.gguf")
+    assert {k: f.contents() for k, f in theirs.fields.items() if not k.startswith("GGUF.")} == metadata
+    types = {key: [kind.name for kind in field.types] for key, field in theirs.fields.items()}
+    assert types["int"] == ["UINT32"] and types["float"] == ["FLOAT32"] and types["ints"] == ["ARRAY", "INT32"]
+    assert [tensor.name for tensor in theirs.tensors] == list(tensors)
+    for tensor in theirs.tensors:
+        assert tensor.tensor_type.name == tensors[tensor.name].format.name
+        assert tuple(tensor.shape[::-1]) == tensors[tensor.name].shape
+        assert np.array_equal(gguf.dequantize(tensor.data, tensor.tensor_type), ours.read(tensor.name))

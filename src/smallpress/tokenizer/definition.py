@@ -130,21 +130,21 @@ def _checked_added(entries: object, vocab: dict[str, int]) -> Iterator[AddedToke
 
 
 def _spelling(decoder: object) -> tuple[Literal["byte_level", "byte_fallback"], bool]:
-    parts = list(_parts(decoder, "decoders"))
-    types = {part.get("type") for part in parts}
+    steps = list(parts(decoder, "decoders"))
+    types = {step.get("type") for step in steps}
     if types == {"ByteLevel"}:
         return "byte_level", False
-    strips = any(part.get("type") == "Strip" and part.get("start") == 1 for part in parts)
+    strips = any(step.get("type") == "Strip" and step.get("start") == 1 for step in steps)
     if "ByteFallback" in types and types <= {"Replace", "ByteFallback", "Fuse", "Strip"}:
         return "byte_fallback", strips
     raise _Wrong(f"its decoder ({', '.join(sorted(map(str, types))) or 'none'}) is not supported")
 
 
-def _parts(component: object, inner: str) -> Iterator[dict[str, Any]]:
+def parts(component: object, inner: str) -> Iterator[dict[str, Any]]:
     """The components of a `Sequence`, nested ones too."""
     if isinstance(component, dict) and component.get("type") == "Sequence":
         for part in component.get(inner) or []:
-            yield from _parts(part, inner)
+            yield from parts(part, inner)
     elif isinstance(component, dict):
         yield component
 
@@ -175,8 +175,8 @@ EMPTY_MODEL = {"type": "BPE", "vocab": {}, "merges": []}
 
 
 def _first_word_only(raw: dict[str, Any]) -> bool:
-    parts = _parts(raw.get("pre_tokenizer"), "pretokenizers")
-    return any(part.get("type") == "Metaspace" and part.get("prepend_scheme") == "first" for part in parts)
+    steps = parts(raw.get("pre_tokenizer"), "pretokenizers")
+    return any(step.get("type") == "Metaspace" and step.get("prepend_scheme") == "first" for step in steps)
 
 
 def _check_controls_unreachable(plain: tokenizers.Tokenizer, definition: Definition) -> None:

@@ -43,7 +43,7 @@ def from_metadata(metadata: Mapping[str, Any]) -> GGUFVocabulary:
     else:
         config.setdefault("add_bos_token", True)  # llama.cpp's default for this kind
         prefix = metadata.get("tokenizer.ggml.add_space_prefix", True) is True
-        definition = _sentencepiece(tokens, types, _scores(metadata, len(tokens)), config.get("unk_token"), prefix)
+        definition = sentencepiece(tokens, types, _scores(metadata, len(tokens)), config.get("unk_token"), prefix)
     definition["added_tokens"] = list(_added(tokens, types))
     definition["post_processor"] = None
     if config["add_bos_token"]:
@@ -56,15 +56,15 @@ def from_metadata(metadata: Mapping[str, Any]) -> GGUFVocabulary:
 
 def _texts(metadata: Mapping[str, Any], key: str) -> list[str]:
     values = metadata.get(f"tokenizer.ggml.{key}")
-    if not isinstance(values, list) or not values or not all(isinstance(value, str) for value in values):
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
         raise UserError(f"the GGUF has no list tokenizer.ggml.{key}", REMEDY)
     return values
 
 
 def _tokens_and_types(metadata: Mapping[str, Any]) -> tuple[list[str], list[int]]:
     tokens = _texts(metadata, "tokens")
-    if len(set(tokens)) != len(tokens) or "" in tokens:
-        raise UserError("the GGUF's vocabulary has a token twice, or an empty one", REMEDY)
+    if not tokens or len(set(tokens)) != len(tokens) or "" in tokens:
+        raise UserError("the GGUF's vocabulary has no tokens, a token twice, or an empty one", REMEDY)
     types = metadata.get("tokenizer.ggml.token_type", [NORMAL] * len(tokens))
     if not isinstance(types, list) or len(types) != len(tokens) or not set(types) <= set(range(7)):
         raise UserError("the GGUF's tokenizer.ggml.token_type does not fit its tokens", REMEDY)
@@ -113,7 +113,7 @@ def _byte_level(tokens: list[str], merges: list[str], rule: CuttingRule) -> Json
     }
 
 
-def _sentencepiece(tokens: list[str], types: list[int], scores: list[float], unk: str | None, prefix: bool) -> Json:
+def sentencepiece(tokens: list[str], types: list[int], scores: list[float], unk: str | None, prefix: bool) -> Json:
     """SentencePiece BPE: join the neighbours whose union has the best score, the leftmost first.
 
     As merges: every way to cut an ordinary token in two ordinary tokens, ranked by the token's score.

@@ -14,6 +14,7 @@ from smallpress.run.atomic import write_file
 from smallpress.run.errors import UserError, disk_error
 from smallpress.tokenizer.control import ControlTokens
 from smallpress.tokenizer.definition import Definition, build, check_definition
+from smallpress.tokenizer.gguf_metadata import to_metadata
 from smallpress.tokenizer.gguf_vocabulary import from_metadata
 from smallpress.tokenizer.spelling import spelled_bytes
 from smallpress.tokenizer.templates import TemplateRenderer
@@ -152,6 +153,25 @@ class Tokenizer:
             write_file(folder / name, json.dumps(content, ensure_ascii=False, indent=1).encode())
         if self.chat_template is not None:
             write_file(folder / "chat_template.jinja", self.chat_template.encode())
+
+    def gguf_metadata(self, n_ids: int) -> dict[str, Any]:
+        """The `tokenizer.` keys of a GGUF with `n_ids` embeddings, from which `from_gguf` makes the same tokenizer.
+
+        Raises UserError for what a GGUF cannot say.
+        """
+        eos_id = min(self.eos_ids, default=None) if self.eos_id is None else self.eos_id
+        known = {token.id for token in self._definition.added if token.control and token.text in END_TOKENS}
+        unnamed = sorted(self.eos_ids - known - {eos_id})
+        keys = {f"tokenizer.ggml.{name}_token_id": id for name, id in zip(("eot", "eom"), unnamed, strict=False)}
+        if len(unnamed) > len(keys):
+            raise UserError(f"more ids end a completion ({unnamed}) than a GGUF has names for", "remove some of them")
+        if eos_id is not None:
+            keys["tokenizer.ggml.eos_token_id"] = eos_id  # without one llama.cpp takes 11, whatever that is
+        metadata = to_metadata(self._definition, self.special_tokens, n_ids) | keys
+        metadata["tokenizer.ggml.add_bos_token"] = self.adds_bos
+        if self.chat_template is not None:
+            metadata["tokenizer.chat_template"] = self.chat_template
+        return metadata
 
     @cached_property
     def _bytes(self) -> dict[int, bytes]:

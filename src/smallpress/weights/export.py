@@ -1,7 +1,7 @@
 """A Hugging Face folder that transformers, vLLM and llama.cpp's converter load unchanged."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,12 +30,15 @@ def save_hf_folder(
     files: ModelFiles,
     dtype: str = "float32",
     card: Mapping[str, Any] | None = None,
+    replace: bool = False,
+    on_bytes: Callable[[int], object] = lambda n_bytes: None,
 ) -> Path:
     """Write the weights with the config, tokenizer and licence of the model they came from; whole or not at all.
 
     `tensors` are by our names, `dtype` is "float32" or "bfloat16" (nearest, ties to even); tensors are converted one at
     a time, so a mapping that makes them on demand never needs the whole model in memory. `card` may have `title`,
-    `summary`, `datasets` (hub names) and `body` (Markdown). Raises UserError where the folder exists or the disk fails.
+    `summary`, `datasets` (hub names) and `body` (Markdown). Raises UserError where the folder exists and is not to be
+    replaced, or the disk fails.
     """
     if dtype not in STORED_AS:
         raise UserError(f"dtype {dtype!r} is not written", f"choose {' or '.join(STORED_AS)}")
@@ -51,11 +54,11 @@ def save_hf_folder(
     config = config_to_hf(files.config) | ids | {"dtype": dtype, "torch_dtype": dtype, "use_cache": True}
     generation = {**files.generation, **ids, "eos_token_id": _one_or_all(tokenizer.eos_ids)}
     generation = {key: value for key, value in generation.items() if value is not None}
-    with atomic_folder(folder) as tmp:
+    with atomic_folder(folder, replace) as tmp:
         tokenizer.save(tmp)
         _write_json(tmp / "config.json", config)
         _write_json(tmp / "generation_config.json", generation)
-        write_safetensors(tmp / SINGLE, weights, {"format": "pt"})
+        write_safetensors(tmp / SINGLE, weights, {"format": "pt"}, on_bytes)
         write_file(tmp / "README.md", model_card(Path(folder).name, files, card or {}).encode())
         if files.licence_text is not None:
             write_file(tmp / "LICENSE", files.licence_text.encode())
@@ -78,10 +81,15 @@ class WeightsOnDemand(Mapping[str, NDArray[np.float32]]):
         return len(self._names)
 
 
-def _stored(tensors: "Mapping[str, NDArray | torch.Tensor]", name: str, dtype: str) -> NDArray:
-    tensor = tensors[name]
+def as_fp32(tensor: "NDArray | torch.Tensor") -> NDArray[np.float32]:
+    """The tensor as a numpy array; not copied where it is one of fp32."""
     array = tensor if isinstance(tensor, np.ndarray) else tensor.detach().cpu().float().numpy()
-    return fp32_to_bf16(array) if dtype == "bfloat16" else array.astype(np.float32, copy=False)
+    return array.astype(np.float32, copy=False)
+
+
+def _stored(tensors: "Mapping[str, NDArray | torch.Tensor]", name: str, dtype: str) -> NDArray:
+    array = as_fp32(tensors[name])
+    return fp32_to_bf16(array) if dtype == "bfloat16" else array
 
 
 def _one_or_all(ids: frozenset[int]) -> int | list[int] | None:

@@ -17,6 +17,7 @@ from smallpress.weights.json_files import read_json_object
 from smallpress.weights.names import (
     GGUF,
     HF,
+    as_written,
     check_tensors,
     config_from_gguf,
     config_from_hf,
@@ -56,6 +57,13 @@ class ModelFiles(ABC):
         """Made anew at each call."""
 
     @abstractmethod
+    def gguf_metadata(self) -> dict[str, Any]:
+        """The keys `general.` and `tokenizer.` of a GGUF of this model. Raises UserError where a GGUF cannot have them.
+
+        They are those of a GGUF file as it has them; for a folder they are made from its name, tokenizer and sampling.
+        """
+
+    @abstractmethod
     def read(self, name: str) -> NDArray[np.float32]:
         """One tensor by our name, dequantized, as an array of its own memory."""
 
@@ -70,6 +78,9 @@ class ModelFiles(ABC):
 
 _GGUF_IDS = {"bos": "bos", "eos": "eos", "pad": "padding"}
 """Hugging Face's word for a special id -> GGUF's."""
+_GGUF_SAMPLING = {"temperature": "temp", "top_p": "top_p", "top_k": "top_k", "min_p": "min_p"}
+"""Hugging Face's word for a recommended setting -> GGUF's."""
+HUB_URL = "https://huggingface.co/"
 
 
 class _Folder(ModelFiles):
@@ -86,6 +97,13 @@ class _Folder(ModelFiles):
 
     def tokenizer(self) -> Tokenizer:
         return Tokenizer.from_folder(self.path)
+
+    def gguf_metadata(self) -> dict[str, Any]:
+        general: dict[str, Any] = {"general.name": self.path.resolve().name}
+        for ours, key in _GGUF_SAMPLING.items():
+            if type(value := self.generation.get(ours)) in (int, float):
+                general[f"general.sampling.{key}"] = value if type(value) is int else float(np.float32(value))
+        return general | self.tokenizer().gguf_metadata(self.config.vocab_size)
 
     def read(self, name: str) -> NDArray[np.float32]:
         return self._shards.read(self._names[name])
@@ -104,13 +122,22 @@ class _GGUF(ModelFiles):
         self._names = foreign_names(config, GGUF)
         self._architecture = gguf_architecture(metadata, str(path))
         keys = {f"{ours}_token_id": f"tokenizer.ggml.{theirs}_token_id" for ours, theirs in _GGUF_IDS.items()}
-        super().__init__(path, config, {ours: metadata[key] for ours, key in keys.items() if key in metadata})
+        keys |= {ours: f"general.sampling.{theirs}" for ours, theirs in _GGUF_SAMPLING.items()}
+        generation = {ours: as_written(metadata[key]) for ours, key in keys.items() if key in metadata}
+        super().__init__(path, config, generation)
         licence = metadata.get("general.license")
         if self.licence is None and isinstance(licence, str):
             self.licence = licence
+        base = metadata.get("general.base_model.0.repo_url")
+        if self.origin is None and isinstance(base, str) and base.startswith(HUB_URL):
+            self.origin = base.removeprefix(HUB_URL)
 
     def tokenizer(self) -> Tokenizer:
         return Tokenizer.from_gguf(self._file.metadata)
+
+    def gguf_metadata(self) -> dict[str, Any]:
+        metadata = self._file.metadata.items()
+        return {key: value for key, value in metadata if key.startswith(("general.", "tokenizer."))}
 
     def read(self, name: str) -> NDArray[np.float32]:
         return from_gguf_layout(name, self._file.read(self._names[name]), self.config, self._architecture)

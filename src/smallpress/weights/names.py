@@ -2,13 +2,14 @@
 
 Three families share one block: llama, mistral (llama without biases) and qwen2 (biases on q, k, v). A GGUF of the llama
 kind also holds the rows of q and k in another order, because llama.cpp turns neighbouring pairs (2i, 2i + 1) where
-Hugging Face and we turn halves (i, i + D/2); `unpermute` puts them back.
+Hugging Face and we turn halves (i, i + D/2); `unpermute` puts them back, `permute` does it.
 """
 
 import math
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from smallpress.model.config import ModelConfig
@@ -132,13 +133,35 @@ def unpermute(rows: NDArray, n_heads: int) -> NDArray:
     return rows.reshape(n_heads, half, 2, *rows.shape[1:]).swapaxes(1, 2).reshape(rows.shape)
 
 
+def permute(rows: NDArray, n_heads: int) -> NDArray:
+    """The way back of `unpermute`: row s D/2 + i of a head becomes 2i + s.
+
+    >>> import numpy as np
+    >>> permute(np.array([0, 2, 1, 3, 10, 12, 11, 13]), n_heads=2).tolist()
+    [0, 1, 2, 3, 10, 11, 12, 13]
+    """
+    half = len(rows) // n_heads // 2
+    return rows.reshape(n_heads, 2, half, *rows.shape[1:]).swapaxes(1, 2).reshape(rows.shape)
+
+
 def from_gguf_layout(name: str, tensor: NDArray, config: ModelConfig, architecture: str) -> NDArray:
     """A GGUF's tensor as ours; `name` is our name."""
-    if architecture == "llama" and ".attn.q." in name:
-        return unpermute(tensor, config.attention.n_heads)
-    if architecture == "llama" and ".attn.k." in name:
-        return unpermute(tensor, config.attention.n_kv_heads)
-    return tensor
+    n_heads = _permuted_heads(name, config, architecture)
+    return unpermute(tensor, n_heads) if n_heads else tensor
+
+
+def to_gguf_layout(name: str, tensor: NDArray, config: ModelConfig) -> NDArray:
+    """Our tensor as it lies in the GGUF that `config_to_gguf` describes."""
+    n_heads = _permuted_heads(name, config, _architecture(config))
+    return permute(tensor, n_heads) if n_heads else tensor
+
+
+def _permuted_heads(name: str, config: ModelConfig, architecture: str) -> int:
+    """The number of heads whose rows a GGUF holds in another order; 0 for other tensors."""
+    if architecture != "llama":
+        return 0
+    attention = config.attention
+    return attention.n_heads if ".attn.q." in name else attention.n_kv_heads if ".attn.k." in name else 0
 
 
 # ---- settings
@@ -200,8 +223,7 @@ def config_from_gguf(metadata: Mapping[str, Any], shapes: Mapping[str, tuple[int
     raw = {ours: metadata.get(key) for ours, key in keys.items()}
     raw["vocab_size"] = shapes.get("token_embd.weight", (None,))[0]
     values = _numbers(raw, keys, source)
-    for name in FLOATS:  # fp32 in the file: 1e-05 comes back as 9.999999747378752e-06, and seven digits restore it.
-        values[name] = float(f"{values[name]:.7g}")
+    values |= {name: as_written(values[name]) for name in FLOATS}
     for key in ("attention.value_length", "rope.dimension_count"):
         if metadata.get(f"{architecture}.{key}", values["head_dim"]) != values["head_dim"]:
             other = metadata[f"{architecture}.{key}"]
@@ -210,6 +232,32 @@ def config_from_gguf(metadata: Mapping[str, Any], shapes: Mapping[str, tuple[int
     ffn_bias, tied = "blk.0.ffn_gate.bias" in shapes, "output.weight" not in shapes
     window = metadata.get(f"{architecture}.attention.sliding_window")
     return _config(architecture, values, biases, ffn_bias, tied, window, source)
+
+
+def config_to_gguf(config: ModelConfig) -> dict[str, Any]:
+    """GGUF metadata of the config, "general.architecture" among them; numbers that the format keeps in fp32 as such."""
+    architecture, attention = _architecture(config), config.attention
+    ours = {**config.model_dump(), **attention.model_dump(), **config.ffn.model_dump()}
+    ours |= {name: float(np.float32(ours[name])) for name in FLOATS}
+    keys = {key: ours[name] for name, key in _column(GGUF)}
+    keys |= {"attention.value_length": attention.head_dim, "rope.dimension_count": attention.head_dim}
+    return {"general.architecture": architecture} | {f"{architecture}.{key}": value for key, value in keys.items()}
+
+
+def _architecture(config: ModelConfig) -> str:
+    """qwen2 where the biases are those of Qwen2; llama takes a bias wherever there is one."""
+    attention = config.attention
+    biases = (attention.q_bias, attention.k_bias, attention.v_bias, attention.o_bias)
+    return "qwen2" if biases == QWEN2_BIASES and not config.ffn.bias else "llama"
+
+
+def as_written(value: Any) -> Any:
+    """A number of a GGUF as a person wrote it: fp32 makes 9.999999747378752e-06 of 1e-05, and seven digits restore it.
+
+    >>> as_written(9.999999747378752e-06), as_written(7)
+    (1e-05, 7)
+    """
+    return float(f"{value:.7g}") if isinstance(value, float) else value
 
 
 def gguf_architecture(metadata: Mapping[str, Any], source: str) -> str:

@@ -2,17 +2,14 @@
 
 import json
 import math
-import os
-import secrets
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from smallpress.run.errors import disk_error
+from smallpress.run.atomic import atomic_file
 from smallpress.weights.safetensors import DTYPES
 
 HEADER_ALIGNMENT = 8
@@ -32,29 +29,22 @@ class LazyTensor:
 
 
 def write_safetensors(
-    path: str | Path, tensors: Mapping[str, NDArray | LazyTensor], metadata: Mapping[str, str] | None = None
+    path: str | Path,
+    tensors: Mapping[str, NDArray | LazyTensor],
+    metadata: Mapping[str, str] | None = None,
+    on_bytes: Callable[[int], object] = lambda n_bytes: None,
 ) -> None:
     """Write beside `path`, fsync, rename. Raises UserError where the disk refuses; the old file then stays.
 
     Wide types come first, then names in order, so that every tensor is aligned and equal contents make equal files.
+    `on_bytes` is told the size of each tensor written.
     """
-    path = Path(path)
     lazy = {name: _lazy(tensor) for name, tensor in tensors.items()}
     order = sorted(lazy, key=lambda name: (-np.dtype(DTYPES[lazy[name].dtype]).itemsize, name))
-    beside = path.parent / f".{path.name}.tmp-{secrets.token_hex(6)}"
-    try:
-        with open(beside, "xb") as file:
-            file.write(_header({name: lazy[name] for name in order}, metadata or {}))
-            for name in order:
-                file.write(_bytes(name, lazy[name]))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except OSError as error:
-        raise disk_error(error, f"writing {path}") from error
-    finally:
-        with suppress(OSError):
-            beside.unlink(missing_ok=True)
+    with atomic_file(path) as file:
+        file.write(_header({name: lazy[name] for name in order}, metadata or {}))
+        for name in order:
+            on_bytes(file.write(_bytes(name, lazy[name])))
 
 
 NAMES = {np.dtype(numpy_name): name for name, numpy_name in DTYPES.items() if name != "BF16"}
