@@ -123,6 +123,7 @@ def test_one_question_gives_one_answer_and_the_same_seed_the_same(tiny_model):
     assert answer["finish_reason"] in ("stop", "length") and 1 <= answer["usage"]["completion_tokens"] <= 12
     assert set(answer) == {
         *("model", "answer", "thinking", "finish_reason", "usage", "seconds", "tokens_per_second"),
+        *("drafted_tokens", "accepted_tokens"),
     }  # fmt: skip
 
 

@@ -91,8 +91,12 @@ def summary(reply: "Reply") -> str:
     >>> from smallpress.cli.talk import Reply
     >>> summary(Reply("hm", "4", "length", 10, 8, 21, 12, 2.5, 0.5))
     '21 tokens (12 thinking), 10.0 a second, first after 0.5 s, cut off at the limit'
+    >>> summary(Reply("", "4", "stop", 10, 8, 21, 0, 2.5, 0.5, n_drafted=12, n_accepted=9))
+    '21 tokens (9 of 12 drafts right), 10.0 a second, first after 0.5 s'
     """
-    thinking = f" ({reply.n_thinking} thinking)" if reply.n_thinking else ""
+    parts = [f"{reply.n_thinking} thinking"] if reply.n_thinking else []
+    parts += [f"{reply.n_accepted} of {reply.n_drafted} drafts right"] if reply.n_drafted else []
+    which = f" ({', '.join(parts)})" if parts else ""
     ending = {"length": ", cut off at the limit", "cancelled": ", stopped"}.get(reply.finish_reason, "")
     speed = f", {reply.tokens_per_second:.1f} a second" if reply.tokens_per_second else ""
-    return f"{reply.n_tokens} tokens{thinking}{speed}, first after {reply.seconds_to_first:.1f} s{ending}"
+    return f"{reply.n_tokens} tokens{which}{speed}, first after {reply.seconds_to_first:.1f} s{ending}"

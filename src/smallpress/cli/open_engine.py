@@ -46,12 +46,16 @@ def number_format(choice: NumberFormat | Auto = "auto") -> NumberFormat:
     return "bfloat16" if BF16_FEATURES & set(this_machine().cpu_features) else "float32"
 
 
-def open_engine(files: "ModelFiles", choice: NumberFormat | Auto, n_running: int, tokens_each: int) -> "Engine":
+def open_engine(
+    files: "ModelFiles", choice: NumberFormat | Auto, n_running: int, tokens_each: int, drafts: bool = False
+) -> "Engine":
     """Room for `n_running` requests of `tokens_each` at once, or what memory allows of it.
 
     auto: where the native core is there, the bits of a 4-bit file for few requests, which wait for memory, and 8 for
     many, which wait for arithmetic. float32 is computed by torch, as is everything where there is no native core.
+    `drafts`: text that repeats itself is guessed ahead, which pays where few requests run.
     """
+    from smallpress.engine.drafts import PromptLookup
     from smallpress.engine.engine import Engine
     from smallpress.engine.pages import page_bytes
     from smallpress.run.machine import this_machine
@@ -59,15 +63,16 @@ def open_engine(files: "ModelFiles", choice: NumberFormat | Auto, n_running: int
     format = number_format(choice)
     free = this_machine().memory_free or 4 << 30
     page = page_bytes(files.config, PAGE_SIZE, 4 if format == "float32" else 2)
+    drafter = PromptLookup if drafts else None
     n_pages = max(1, min(_n_pages(n_running, tokens_each), int(SHARE_OF_MEMORY * free) // page))
     if format != "float32" and has_native_core():
         from smallpress.engine.native_runner import NativeRunner
 
         packing: Packing = "stored" if choice == "auto" and n_running <= FEW else format
-        return Engine(NativeRunner.from_files(files, packing, PAGE_SIZE, n_pages), n_running)
+        return Engine(NativeRunner.from_files(files, packing, PAGE_SIZE, n_pages), n_running, drafter=drafter)
     from smallpress.weights.load import load_transformer
 
-    return Engine(_torch_runner(load_transformer(files.path), format, n_pages), n_running)
+    return Engine(_torch_runner(load_transformer(files.path), format, n_pages), n_running, drafter=drafter)
 
 
 def engine_over(model: "Transformer", format: NumberFormat, n_running: int, tokens_each: int) -> "Engine":

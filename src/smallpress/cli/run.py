@@ -41,6 +41,9 @@ def run(
         Literal["auto", "int4", "int8", "bfloat16", "float32"],
         Parameter(help="auto: int8, or the file's own 4 bits where few run; float32 needs torch."),
     ] = "auto",
+    draft: Annotated[
+        Literal["auto", "off"], Parameter(help="auto: guess ahead where text repeats; the answer is the same, sooner.")
+    ] = "auto",
     json: Annotated[
         bool, Parameter(negative="", help="Print one JSON object with the answer and what it took.")
     ] = False,
@@ -60,7 +63,7 @@ def run(
     given |= {"max_tokens": max_tokens, "seed": seed}
     settings = {key: value for key, value in given.items() if value is not None}
     with _loading(model):
-        talk = open_talk(model, settings, template, dtype, offline)
+        talk = open_talk(model, settings, template, dtype, offline, drafts=draft == "auto")
     talk.system, talk.seed = system, seed
     if text is None:
         from smallpress.cli.repl import talk_in_terminal
@@ -103,7 +106,9 @@ def _piped_text() -> str | None:
     return data.decode(errors="replace")
 
 
-def open_talk(model: str, given: dict[str, Any], template: str, dtype: "NumberFormat | Auto", offline: bool) -> "Talk":
+def open_talk(
+    model: str, given: dict[str, Any], template: str, dtype: "NumberFormat | Auto", offline: bool, drafts: bool
+) -> "Talk":
     """A conversation with `model`; `given` are the sampling settings named on the command line."""
     from smallpress.cli.open_engine import open_engine
     from smallpress.cli.talk import Talk
@@ -115,7 +120,7 @@ def open_talk(model: str, given: dict[str, Any], template: str, dtype: "NumberFo
     tokenizer = files.tokenizer()
     if template == "chat" and tokenizer.chat_template is None:
         raise UserError(f"{model} has no chat template", "ask with --template r1_zero")
-    engine = open_engine(files, dtype, 1, files.config.max_seq_len)
+    engine = open_engine(files, dtype, 1, files.config.max_seq_len, drafts=drafts)
     return Talk(engine, tokenizer, params, template, example=_example(template))
 
 
@@ -174,4 +179,6 @@ def as_json(model: str, reply: "Reply") -> dict[str, Any]:
         },
         "seconds": round(reply.seconds, 3),
         "tokens_per_second": round(reply.tokens_per_second, 2),
+        "drafted_tokens": reply.n_drafted,
+        "accepted_tokens": reply.n_accepted,
     }

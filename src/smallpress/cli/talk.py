@@ -27,7 +27,10 @@ class TalkEngine(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One answer and what it took. `n_thinking` of the `n_tokens` new tokens came before the answer began."""
+    """One answer and what it took. `n_thinking` of the `n_tokens` new tokens came before the answer began.
+
+    `n_accepted` of them were among the `n_drafted` that the engine guessed ahead.
+    """
 
     thinking: str
     answer: str
@@ -38,6 +41,8 @@ class Reply:
     n_thinking: int
     seconds: float
     seconds_to_first: float
+    n_drafted: int = 0
+    n_accepted: int = 0
 
     @property
     def tokens_per_second(self) -> float:
@@ -66,14 +71,14 @@ class Talk:
     def ask(self, question: str, stopped: Callable[[], bool] = lambda: False) -> Iterator[tuple[Kind, str]]:
         """Give out the answer piece by piece; afterwards `last` is its Reply and `messages` hold both turns.
 
-        `stopped` is asked between tokens; when it says so, what there is becomes the answer. Where the question cannot
+        `stopped` is asked between steps; when it says so, what there is becomes the answer. Where the question cannot
         be put at all (UserError), the conversation stays as it was.
         """
         prompt_ids = self._prompt(question)
         opened = opens_thinking(self.tokenizer.decode(prompt_ids[-16:], skip_special=False))
         form = prompt_form(self.form)
-        stops = StopStrings(self.tokenizer, form.stops)
-        run = _Run(self.engine, self._request(prompt_ids, stops), stops, opened, form.tags_answer)
+        request = self._request(prompt_ids, StopStrings(self.tokenizer, form.stops))
+        run = _Run(self.engine, request, StopStrings(self.tokenizer, form.stops), opened, form.tags_answer)
         yield from run.pieces(stopped)
         self.last = run.reply()
         self.messages.append({"role": "user", "content": question})
@@ -118,7 +123,10 @@ SETTINGS = ("temperature", "top_p", "top_k", "min_p", "max_tokens", "seed")
 
 
 class _Run:
-    """One request on its way through the engine."""
+    """One request on its way through the engine.
+
+    `stops` takes the id of each piece, where the request's own stopper has seen all ids of a step.
+    """
 
     def __init__(
         self, engine: TalkEngine, request: "Request", stops: StopStrings, opened: bool, tags_answer: bool
@@ -147,6 +155,7 @@ class _Run:
             self._first = time.perf_counter()
         self._n_tokens += 1
         self._completion = piece.completion
+        self._stops.push(piece.id)
         parts = self._keep(self._splitter.push(self._stops.drain()))
         if not self._texts["answer"]:
             self._n_thinking += 1
@@ -170,6 +179,8 @@ class _Run:
             n_thinking=self._n_thinking if thinking else 0,
             seconds=time.perf_counter() - self._began,
             seconds_to_first=self._first - self._began,
+            n_drafted=done.n_drafted if done is not None else 0,
+            n_accepted=done.n_accepted if done is not None else 0,
         )
 
 

@@ -11,7 +11,7 @@ class Prefill:
 
     start: int
     n_tokens: int
-    length: int  # tokens of the sequence after this step
+    length: int  # tokens of the sequence after this step, drafted ones included
     table: np.ndarray  # [pages_for(length)], int64
 
 
@@ -31,8 +31,8 @@ class Batch:
     lengths_B: np.ndarray  # int64: tokens of the sequence, the one of this step included
     prefills: tuple[Prefill, ...]
     copies: tuple[tuple[int, int], ...]  # (source, target) pages to copy before anything else, one after another
-    logit_rows_R: np.ndarray  # int64, rows of N that need logits, each once
-    row_of_sample_S: np.ndarray  # int64, into R: the logits each sampling sequence draws from
+    logit_rows_R: np.ndarray  # int64, rows of N that need logits, each once, in order
+    row_of_sample_S: np.ndarray  # int64, into R: the logits of each draw
 
     @property
     def n_tokens(self) -> int:

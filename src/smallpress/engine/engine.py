@@ -8,20 +8,23 @@ The life of a request:
 3. The rest of its prompt runs, in chunks where it exceeds the step's token budget, in one forward pass together with
    the next token of every running request (batch.py, torch_runner.py).
 4. The last prompt token's logits give the first new id, drawn from its own seed and the id's index (sampler.py).
-5. Each step after runs that id and draws the next; when pages run out, the latest request gives its pages back, waits,
-   and is computed again from its ids.
-6. A stop id, its stopper, `max_tokens` or the context's end finishes it. Its full pages stay findable until their room
+5. Each step after runs that id and draws the next. Where few requests run, ids that are likely to follow run along, and
+   each that is then drawn is taken in the same step (drafts.py).
+6. When pages run out, the latest request gives its pages back, waits, and is computed again from its ids.
+7. A stop id, its stopper, `max_tokens` or the context's end finishes it. Its full pages stay findable until their room
    is needed.
 
 A step is: schedule, run, sample, collect.
 """
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any, Protocol
 
 from smallpress.engine.batch import Batch
+from smallpress.engine.drafts import Drafter
 from smallpress.engine.pages import PagePool
 from smallpress.engine.request import Completion, FinishReason, Piece, Request, SamplingParams
 from smallpress.engine.scheduler import Scheduler
@@ -54,6 +57,8 @@ class Stats:
     prefill_tokens: int  # prompt tokens computed, again after a preemption
     cached_tokens: int  # prompt tokens shared instead of computed
     new_tokens: int
+    n_drafted: int
+    n_accepted: int  # drafted ids that were drawn
     n_preempted: int
     busy_seconds: float
     n_running: int
@@ -68,10 +73,20 @@ class Stats:
 
 
 class Engine:
-    """`runner` is the engine's own from here on: its pages are this engine's to hand out."""
+    """`runner` is the engine's own from here on: its pages are this engine's to hand out.
 
-    def __init__(self, runner: Runner, max_running: int = 256, token_budget: int = 2048, share_prefixes: bool = True):
-        self.runner = runner
+    `drafter` makes what drafts for one request; without it nothing is drafted.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        max_running: int = 256,
+        token_budget: int = 2048,
+        share_prefixes: bool = True,
+        drafter: Callable[[], Drafter] | None = None,
+    ):
+        self.runner, self.drafter = runner, drafter
         runner.reset()
         self.pool = PagePool(runner.n_pages, runner.page_size)
         self.scheduler = Scheduler(self.pool, max_running, token_budget, share_prefixes)
@@ -99,12 +114,13 @@ class Engine:
             )
         request_id, self._next_id = self._next_id, self._next_id + 1
         max_len = min(capacity, n_prompt + request.params.max_tokens)
-        self._live[request_id] = Running(request_id, request, max_len, list(request.prompt_ids))
+        drafter = self.drafter() if self.drafter is not None else None
+        self._live[request_id] = Running(request_id, request, max_len, list(request.prompt_ids), drafter=drafter)
         self.scheduler.add(self._live[request_id])
         return request_id
 
     def step(self) -> list[Piece]:
-        """Run what is due; one piece for each request that got a new token. Nothing to do: an empty list."""
+        """Run what is due; a piece for each new token, those of one request in order. Nothing to do: an empty list."""
         if not self._live:
             return []
         began = time.perf_counter()
@@ -125,13 +141,33 @@ class Engine:
         self._prefill_tokens += sum(max(0, min(first + n, s.n_prompt) - first) for s, first, n in step.runs)
         if not step.samples:
             return []
-        sequences = [sequence for sequence, _ in step.samples]
+        draws = [(sequence, k) for sequence, _ in step.samples for k in range(1 + len(sequence.draft))]
         ids, logprobs = self.runner.sample(
-            logits, batch, [s.request.params for s in sequences], [s.n_new for s in sequences]
+            logits, batch, [s.request.params for s, _ in draws], [s.n_new + k for s, k in draws]
         )
-        return [self._collect(*drawn) for drawn in zip(sequences, ids, logprobs, strict=True)]
+        drawn = zip(ids, logprobs, strict=True)
+        return [
+            piece
+            for sequence, _ in step.samples
+            for piece in self._collect(sequence, list(islice(drawn, 1 + len(sequence.draft))))
+        ]
 
-    def _collect(self, sequence: Running, id: int, logprob: float) -> Piece:
+    def _collect(self, sequence: Running, drawn: list[tuple[int, float]]) -> list[Piece]:
+        """Take what was drawn up to the first id that is not the drafted one: from there on, others had been run."""
+        pieces, n_right = [], 0
+        for (id, logprob), drafted in zip(drawn, [*sequence.draft, None], strict=True):
+            reason = self._append(sequence, id, logprob)
+            n_right += id == drafted
+            pieces.append(Piece(sequence.request_id, id, logprob, None))
+            if reason or id != drafted:
+                break
+        if sequence.draft:
+            self.scheduler.settle(sequence, n_right)
+        if reason:
+            pieces[-1] = replace(pieces[-1], completion=self._finish(sequence, reason))
+        return pieces
+
+    def _append(self, sequence: Running, id: int, logprob: float) -> FinishReason | None:
         request = sequence.request
         sequence.ids.append(id)
         sequence.logprobs.append(logprob)
@@ -139,8 +175,7 @@ class Engine:
         stopped = id in request.stop_ids
         if request.stopper is not None:
             stopped = request.stopper.push(id) or stopped
-        reason: FinishReason | None = "stop" if stopped else "length" if len(sequence.ids) >= sequence.max_len else None
-        return Piece(sequence.request_id, id, logprob, self._finish(sequence, reason) if reason else None)
+        return "stop" if stopped else "length" if len(sequence.ids) >= sequence.max_len else None
 
     def _finish(self, sequence: Running, reason: FinishReason) -> Completion:
         del self._live[sequence.request_id]
@@ -151,6 +186,8 @@ class Engine:
             finish_reason=reason,
             n_prompt=sequence.n_prompt,
             n_cached=sequence.n_cached or 0,
+            n_drafted=sequence.n_drafted,
+            n_accepted=sequence.n_accepted,
         )
 
     def cancel(self, request_id: int) -> Completion | None:
@@ -203,6 +240,8 @@ class Engine:
             prefill_tokens=self._prefill_tokens,
             cached_tokens=self.scheduler.n_cached,
             new_tokens=self._new_tokens,
+            n_drafted=self.scheduler.n_drafted,
+            n_accepted=self.scheduler.n_accepted,
             n_preempted=self.scheduler.n_preempted,
             busy_seconds=self._busy_seconds,
             n_running=len(self.scheduler.running),

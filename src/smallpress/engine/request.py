@@ -65,7 +65,8 @@ class Completion:
     """`ids` are the new ones, the one that stopped it included; `logprobs[i]` is log softmax(logits / T)[ids[i]].
 
     The softmax is over the whole vocabulary, before any filter; a greedy request reports T = 1.
-    `n_cached` of the `n_prompt` prompt tokens were found in pages computed for another request.
+    `n_cached` of the `n_prompt` prompt tokens were found in pages computed for another request. `n_accepted` of the ids
+    had been drafted, and `n_drafted - n_accepted` others were drafted in vain.
     """
 
     ids: tuple[int, ...]
@@ -73,6 +74,8 @@ class Completion:
     finish_reason: FinishReason
     n_prompt: int
     n_cached: int
+    n_drafted: int = 0
+    n_accepted: int = 0
 
 
 @dataclass(frozen=True, slots=True)

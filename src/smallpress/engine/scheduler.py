@@ -9,11 +9,15 @@ Sharing happens at scheduling time. A full page is published as soon as the toke
 step writes all keys of a layer before it reads any; a request whose beginning equals published pages takes them up. A
 request whose ids equal those of a sequence that finishes its prefill in this very step is a fork: it runs no token at
 all, draws from the same logits, and shares the last, partly filled page too, which is copied when either first writes.
+
+Drafts come last, in rows and pages that nobody else needs, and their tokens count for nothing before they are settled:
+a page that only a draft fills is known to nobody, and goes back with the step if the draft was wrong.
 """
 
 from collections import deque
 from collections.abc import Iterator
 
+from smallpress.engine.drafts import ROWS
 from smallpress.engine.pages import ROOT_KEY, PagePool, page_key
 from smallpress.engine.step import Sequence, Step
 
@@ -25,7 +29,7 @@ class Scheduler:
         self.share_prefixes = share_prefixes
         self.waiting: deque[Sequence] = deque()
         self.running: dict[int, Sequence] = {}  # in order of admission
-        self.n_preempted = self.n_cached = 0
+        self.n_preempted = self.n_cached = self.n_drafted = self.n_accepted = 0
 
     def add(self, sequence: Sequence) -> None:
         self.waiting.append(sequence)
@@ -34,6 +38,7 @@ class Scheduler:
         step = Step([], [], [])
         budget = self._continue_running(step, self.token_budget)
         self._admit(step, budget)
+        self._draft(step)
         return step
 
     def _continue_running(self, step: Step, budget: int) -> int:
@@ -71,6 +76,9 @@ class Scheduler:
         sequence.n_computed += n
         if sequence.n_pending == 0:
             step.samples.append((sequence, len(step.runs) - 1))
+        self._publish(sequence)
+
+    def _publish(self, sequence: Sequence) -> None:
         n_full = sequence.n_computed // self.pool.page_size
         if self.share_prefixes and n_full > len(sequence.keys):
             for key in self._next_keys(sequence, sequence.n_computed):
@@ -95,7 +103,7 @@ class Scheduler:
         """The last page first: the beginning of a sequence is what others may share, so it is used again last."""
         for page in reversed(sequence.pages):
             self.pool.release(page)
-        sequence.pages, sequence.keys, sequence.n_computed = [], [], 0
+        sequence.pages, sequence.keys, sequence.n_computed, sequence.draft = [], [], 0, []
 
     def _admit(self, step: Step, budget: int) -> None:
         originals = {tuple(s.ids): (s, i) for s, i in step.samples if s.n_new == 0}
@@ -154,6 +162,38 @@ class Scheduler:
         self._run(step, sequence, n)
         return True
 
+    def _draft(self, step: Step) -> None:
+        """Lengthen runs of one token by what may follow it, an even share of the rows to each."""
+        n_rows = sum(n for _, _, n in step.runs)
+        room = min(ROWS, self.token_budget) - n_rows
+        if room <= 0:
+            return
+        decoding = [(s, i) for s, i in step.samples if s.drafter is not None and s.n_new and step.runs[i][2] == 1]
+        for n_done, (sequence, i) in enumerate(decoding):
+            n_ids = len(sequence.ids)
+            n_fit = (len(sequence.pages) + self.pool.n_available) * self.pool.page_size - n_ids
+            share = -(-room // (len(decoding) - n_done))
+            k = min(sequence.pace.length(n_rows), share, n_fit, sequence.max_len - n_ids - 1)
+            if k > 0:
+                assert sequence.drafter is not None
+                sequence.draft = sequence.drafter.propose(sequence.ids, k)
+                n_fresh = self.pool.pages_for(n_ids + len(sequence.draft)) - len(sequence.pages)
+                sequence.pages += [self.pool.allocate() for _ in range(n_fresh)]
+                step.runs[i] = (sequence, n_ids - 1, 1 + len(sequence.draft))
+                room -= len(sequence.draft)
+
+    def settle(self, sequence: Sequence, n_right: int) -> None:
+        """The first `n_right` ids of the draft have become the sequence's own; the pages of the others go back."""
+        n_drafted = len(sequence.draft)
+        sequence.pace.judge(n_drafted, n_right)
+        for counts in (self, sequence):
+            counts.n_drafted += n_drafted
+            counts.n_accepted += n_right
+        sequence.draft, sequence.n_computed = [], len(sequence.ids) - 1
+        while len(sequence.pages) > self.pool.pages_for(sequence.n_computed):
+            self.pool.release(sequence.pages.pop())
+        self._publish(sequence)
+
     def _count_cached(self, sequence: Sequence, n: int) -> None:
         if sequence.n_cached is None:
             sequence.n_cached = min(n, sequence.n_prompt)
@@ -179,5 +219,6 @@ class Scheduler:
         for sequence in self.running.values():
             pages = self.pool.pages_for(sequence.n_computed)
             assert len(sequence.pages) == pages, f"request {sequence.request_id}: {sequence}"
+            assert not sequence.draft, f"request {sequence.request_id} has a draft between steps"
             assert 0 < sequence.n_computed <= len(sequence.ids) <= sequence.max_len, f"counts of {sequence}"
             assert len(sequence.keys) * self.pool.page_size <= sequence.n_computed, f"names of {sequence}"

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from smallpress.engine.batch import Batch, Prefill
+from smallpress.engine.drafts import Drafter, Pace
 from smallpress.engine.request import Request
 
 
@@ -21,6 +22,11 @@ class Sequence:
     keys: list[bytes] = field(default_factory=list)  # names of its first full pages
     n_computed: int = 0
     n_cached: int | None = None  # set at the first admission
+    drafter: Drafter | None = None
+    pace: Pace = field(default_factory=Pace)
+    draft: list[int] = field(default_factory=list)  # ids that run behind its own in the step under way
+    n_drafted: int = 0
+    n_accepted: int = 0
 
     @property
     def n_prompt(self) -> int:
@@ -37,7 +43,10 @@ class Sequence:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """`runs` are (sequence, first new position, how many); `samples` are (sequence, index of the run it draws from)."""
+    """`runs` are (sequence, first new position, how many); `samples` are (sequence, index of the run it draws from).
+
+    A run counts its sequence's draft, and a sample draws once from the last own token and from each of the draft.
+    """
 
     runs: list[tuple[Sequence, int, int]]
     samples: list[tuple[Sequence, int]]
@@ -58,11 +67,12 @@ class Step:
                 continue
             table = np.array(sequence.pages, dtype=np.int64)
             prefills.append(Prefill(len(ids), n, first + n, table))
-            ids += sequence.ids[first : first + n]
+            ids += sequence.ids[first : first + n] + sequence.draft
             positions.append(np.arange(first, first + n))
             slots.append(table[positions[-1] // page_size] * page_size + positions[-1] % page_size)
             last_row[i] = len(ids) - 1
-        logit_rows = {i: row for row, i in enumerate(dict.fromkeys(i for _, i in self.samples))}
+        drawn_S = [last_row[i] - back for sequence, i in self.samples for back in range(len(sequence.draft), -1, -1)]
+        logit_rows_R, row_of_sample_S = np.unique(np.array(drawn_S, dtype=np.int64), return_inverse=True)
         return Batch(
             ids_N=np.array(ids, dtype=np.int64),
             positions_N=np.concatenate(positions),
@@ -72,8 +82,8 @@ class Step:
             lengths_B=firsts_B + 1,
             prefills=tuple(prefills),
             copies=tuple(self.copies),
-            logit_rows_R=np.array([last_row[i] for i in logit_rows], dtype=np.int64),
-            row_of_sample_S=np.array([logit_rows[i] for _, i in self.samples], dtype=np.int64),
+            logit_rows_R=logit_rows_R,
+            row_of_sample_S=row_of_sample_S,
         )
 
 

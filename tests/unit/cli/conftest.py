@@ -34,7 +34,9 @@ def make_tokenizer(template: str = CHATML) -> Tokenizer:
 
 
 class FakeEngine:
-    """Answers each request with the next text, a byte a step; `before_step` may do anything."""
+    """Answers each request with the next text, `n_at_once` bytes a step; `before_step` may do anything."""
+
+    n_at_once = 1
 
     def __init__(self, *answers: str):
         self.answers, self.requests, self.cancelled = list(answers), [], []
@@ -49,13 +51,19 @@ class FakeEngine:
 
     def step(self) -> list[Piece]:
         self.before_step(len(self._given))
+        pieces = [self._piece()]
+        while len(pieces) < self.n_at_once and pieces[-1].completion is None:
+            pieces.append(self._piece())
+        return pieces
+
+    def _piece(self) -> Piece:
         request = self.requests[-1]
         id = self._ids[len(self._given)]
         self._given.append(id)
         stopped = request.stopper.push(id) or id in request.stop_ids
         reason = "stop" if stopped else "length" if len(self._given) >= request.params.max_tokens else None
         completion = self._completion(reason) if reason else None
-        return [Piece(len(self.requests), id, 0.0, completion)]
+        return Piece(len(self.requests), id, 0.0, completion)
 
     def cancel(self, request_id: int) -> Completion | None:
         self.cancelled.append(request_id)

@@ -28,6 +28,19 @@ def test_an_answer_streams_with_its_thinking_apart(make_talk):
     assert talk.last.n_prompt == len(talk.engine.requests[0].prompt_ids)
 
 
+@pytest.mark.parametrize("form", ["chat", "r1_zero"])
+def test_several_tokens_a_step_change_nothing_in_the_reply(make_talk, form):
+    def reply(n_at_once):
+        talk = make_talk(" <think>hm 😀</think> <answer> 4 </answer>\nUser: more", form=form)
+        talk.engine.n_at_once = n_at_once
+        parts = ask(talk, "2 + 2?")
+        return parts, talk.last.n_tokens, talk.last.n_thinking, talk.last.finish_reason
+
+    one_by_one = reply(1)
+    assert one_by_one[2] > 10
+    assert [reply(n_at_once) for n_at_once in range(2, 20)] == [one_by_one] * 18
+
+
 def test_the_next_prompt_holds_the_conversation_without_its_thinking(make_talk):
     talk = make_talk("<think>hm</think>4", "5", system="Be brief.")
     ask(talk, "2 + 2?")

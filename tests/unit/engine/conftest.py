@@ -1,6 +1,8 @@
 """Tiny random models, engines whose books are checked after every test, and the plain forward pass to compare with."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -8,7 +10,7 @@ import torch.nn.functional as F
 
 from smallpress.engine.engine import Engine
 from smallpress.engine.native_runner import NativeRunner
-from smallpress.engine.request import Completion, Request
+from smallpress.engine.request import Completion, Request, SamplingParams
 from smallpress.engine.torch_runner import TorchRunner
 from smallpress.model.config import GQA, Dense, ModelConfig
 from smallpress.model.transformer import Transformer, init_weights
@@ -74,7 +76,7 @@ def make_engine(model: Transformer, runner_kind: str) -> Iterator[Callable[..., 
         page_size: int = 4,
         n_pages: int = 200,
         dtype: torch.dtype = torch.float32,
-        **settings: int | bool,
+        **settings: Any,
     ) -> Engine:
         if runner_kind == "torch":
             runner = TorchRunner(model, page_size, n_pages, dtype)
@@ -97,6 +99,17 @@ def prompt() -> Callable[..., tuple[int, ...]]:
         return tuple(torch.randint(0, VOCAB, (n,), generator=generator).tolist())
 
     return random_ids
+
+
+@pytest.fixture
+def mixed(prompt: Callable[..., tuple[int, ...]]) -> list[Request]:
+    """Odd lengths, three groups of rollouts, greedy and sampled, filtered and not, mixed in one line."""
+    requests = []
+    for n in (1, 4, 7, 13, 16, 21):
+        for seed, temperature in enumerate((1.0, 0.7, 0.0)):
+            params = SamplingParams(max_tokens=5 + n % 4 + seed, temperature=temperature, seed=100 * n + seed)
+            requests.append(Request(prompt(n), replace(params, top_p=0.9) if seed == 1 else params))
+    return requests
 
 
 def _causal(_layer: int, q_NHD: torch.Tensor, k_NKD: torch.Tensor, v_NKD: torch.Tensor) -> torch.Tensor:

@@ -18,17 +18,6 @@ BF16_ROUNDING = 0.5
 GREEDY = SamplingParams(max_tokens=9, temperature=0.0)
 
 
-@pytest.fixture
-def mixed(prompt: MakePrompt) -> list[Request]:
-    """Odd lengths, three groups of rollouts, greedy and sampled, filtered and not, mixed in one line."""
-    requests = []
-    for n in (1, 4, 7, 13, 16, 21):
-        for seed, temperature in enumerate((1.0, 0.7, 0.0)):
-            params = SamplingParams(max_tokens=5 + n % 4 + seed, temperature=temperature, seed=100 * n + seed)
-            requests.append(Request(prompt(n), replace(params, top_p=0.9) if seed == 1 else params))
-    return requests
-
-
 def same(completions: list[Completion], expected: list[Completion]) -> None:
     """Same ids and ends; log-probabilities up to the order of summing; how much was cached is not compared."""
     for got, wanted in zip(completions, expected, strict=True):
