@@ -7,10 +7,14 @@
 
 namespace {
 
-// Fewer rows leave a part of the only tile empty, and the plain product is faster.
-constexpr int64_t FEW = TILE;
+// Fewer rows leave most of the only tile empty, and the plain product is faster.
+constexpr int64_t FEW = 4;
 
-constexpr int64_t AHEAD = 4;  // blocks under way: a tile is read, multiplied and written while earlier ones are summed
+// What a tile of rows meets before the next one does: panels that stay in the second cache, and whose results lie side
+// by side in the same few pages of memory.
+constexpr int64_t GROUP = 16;
+
+constexpr int64_t UNDER_WAY = 4;  // blocks: a tile is read, multiplied and written while earlier ones are summed
 
 struct alignas(64) TileShapes {
     uint8_t palette = 1, start_row = 0, reserved[14] = {};
@@ -48,18 +52,22 @@ void tile_times_panel(const Activations& x, int64_t row, int64_t n, const Panels
     const uint16_t* halves = w.scales(panel);
     const int8_t* a = x.codes(row);
     const float* scales = x.scales(row);
-    alignas(64) int32_t dots[AHEAD][TILE * PANEL];
+    alignas(64) int32_t dots[UNDER_WAY][TILE * PANEL];
     auto begin = [&](int64_t b) __attribute__((always_inline)) {
-        if (b < w.n_blocks) multiply(b % 2, a + b * BLOCK * TILE, codes + b * PANEL * BLOCK, dots[b % AHEAD]);
+        if (b >= w.n_blocks) return;
+        const uint8_t* here = codes + b * PANEL * BLOCK;
+        if (row == 0)  // the panel after this one is still in memory
+            for (int64_t i = 0; i < PANEL * BLOCK; i += LINE) __builtin_prefetch(here + w.panel_bytes + i);
+        multiply(b % 2, a + b * BLOCK * TILE, here, dots[b % UNDER_WAY]);
     };
     F16 total[TILE];
 #pragma GCC unroll 16
     for (int64_t r = 0; r < TILE; r++) total[r] = set1(0.0f);
-    for (int64_t b = 0; b < AHEAD - 1; b++) begin(b);
+    for (int64_t b = 0; b < UNDER_WAY - 1; b++) begin(b);
     for (int64_t b = 0; b < w.n_blocks; b++) {
-        begin(b + AHEAD - 1);
+        begin(b + UNDER_WAY - 1);
         const F16 scale = load_half(halves + b * PANEL);
-        const int32_t* here = dots[b % AHEAD];
+        const int32_t* here = dots[b % UNDER_WAY];
 #pragma GCC unroll 16
         for (int64_t r = 0; r < TILE; r++)
             total[r] =
@@ -74,9 +82,10 @@ void product_amx(const Activations& x, int64_t M, const Panels& w, int64_t first
                  int64_t stride, Store store_) {
     if (M < FEW || w.coding != Coding::Q8) return product(x, M, w, first, last, out, stride, store_);
     take_tiles();
-    for (int64_t panel = first; panel < last; panel++)
+    for (int64_t group = first; group < last; group += GROUP)
         for (int64_t row = 0; row < M; row += TILE)
-            tile_times_panel(x, row, least(TILE, M - row), w, panel, out, stride, store_);
+            for (int64_t panel = group; panel < least(group + GROUP, last); panel++)
+                tile_times_panel(x, row, least(TILE, M - row), w, panel, out, stride, store_);
     _tile_release();
 }
 

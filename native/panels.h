@@ -99,7 +99,7 @@ private:
 
 // M rows of activations, 16 rows to a tile, so that what rows are multiplied by together lies together. In 8 bits codes
 // and shifted [tile, block, row, 64], scales [tile, block, row], sums [tile, block, half, row]: a number is scale *
-// code; shifted is code + 128, for instructions that want it unsigned; a sum is that of half a block's numbers. In bf16
+// code; shifted is code + 128, where instructions want it unsigned; a sum is that of half a block's numbers. In bf16
 // narrow [tile, block, row, 64].
 struct Activations {
     static constexpr int64_t TILE = 16;

@@ -15,7 +15,7 @@ namespace {
 
 // How long a thread looks for the next piece of work before it parks: the phases of one token are microseconds apart,
 // and a processor shared with others must not be kept busy by waiting.
-constexpr auto PATIENCE = std::chrono::microseconds(200);
+constexpr auto PATIENCE = std::chrono::microseconds(2000);
 constexpr int LOOKS_BETWEEN_CLOCKS = 64;
 
 void relax() {

@@ -9,7 +9,7 @@ constexpr float TINY = 1e-36f;  // 127 / TINY is a number still; what is smaller
 void quantize(const float* x, int64_t n, const Activations& to, int64_t row) {
     constexpr int64_t PARTS = BLOCK / LANES;
     int8_t* codes = to.codes(row);
-    uint8_t* shifted = to.shifted(row);
+    int8_t* shifted = reinterpret_cast<int8_t*>(to.shifted(row));
     float *scales = to.scales(row), *sums = to.sums(row);
     for (int64_t begin = 0; begin < n; begin += BLOCK) {
         F16 parts[PARTS], peak = set1(0.0f);
@@ -30,8 +30,11 @@ void quantize(const float* x, int64_t n, const Activations& to, int64_t row) {
             scale = all;
             for (int64_t i = 0; i < PARTS; i++) parts[i] = set1(0.0f);
         }
-        for (int64_t i = 0; i < PARTS; i++) store_int8(codes + i * LANES, parts[i]);
-        for (int64_t i = 0; i < BLOCK; i++) shifted[i] = static_cast<uint8_t>(codes[i] + 128);
+        for (int64_t i = 0; i < PARTS; i++) {
+            store_int8(codes + i * LANES, parts[i]);
+            // Not from the codes, which are still on their way to memory.
+            if (SHIFTED) store_int8(shifted + i * LANES, add(parts[i], set1(128.0f)));
+        }
         *scales = scale;
         for (int64_t half = 0; half < BLOCK / HALF; half++)
             sums[half * TILE] = scale * sum(add(parts[2 * half], parts[2 * half + 1]));
@@ -137,13 +140,21 @@ inline I16 surplus(const uint8_t* codes) {
     return sum;
 }
 
-// One block of a panel times R rows of a tile, added to their totals.
+// Weights that come from memory are asked for this many bytes ahead: what the processor does by itself ends at each
+// page.
+constexpr int64_t AHEAD = 1024;
+
+inline void fetch(const void* p) { __builtin_prefetch(static_cast<const char*>(p) + AHEAD); }
+
+// One block of a panel times R rows of a tile, added to their totals; `fresh`: the weights come from memory.
 template <int R>
-inline void block_q8(const uint8_t* codes, const uint16_t* halves, const uint8_t* a, const float* scales, F16* total) {
+inline void block_q8(const uint8_t* codes, const uint16_t* halves, const uint8_t* a, const float* scales, bool fresh,
+                     F16* total) {
     I16 dots[R];
     const I16 start = surplus(codes);
     for (int r = 0; r < R; r++) dots[r] = start;
     for (int64_t j = 0; j < BLOCK / QUAD; j++) {
+        if (fresh) fetch(codes + j * PANEL * QUAD);
         const Bytes quad = load_bytes(codes + j * PANEL * QUAD);
         for (int r = 0; r < R; r++) dots[r] = dot4(dots[r], quad, a + r * BLOCK + j * QUAD);
     }
@@ -154,10 +165,11 @@ inline void block_q8(const uint8_t* codes, const uint16_t* halves, const uint8_t
 // Half a block of a panel in 4 bits; `minima` null: 8 is taken from the codes.
 template <int R>
 inline void half_q4(const uint8_t* codes, const uint16_t* halves, const uint16_t* minima, const int8_t* a,
-                    const float* scales, const float* sums, F16* total) {
+                    const float* scales, const float* sums, bool fresh, F16* total) {
     I16 dots[R];
     for (int r = 0; r < R; r++) dots[r] = iset1(0);
     for (int64_t j = 0; j < HALF / 2 / QUAD; j++) {
+        if (fresh) fetch(codes + j * PANEL * QUAD);
         const Bytes both = load_bytes(codes + j * PANEL * QUAD);
         const Bytes low = low_nibbles(both), high = high_nibbles(both);
         for (int r = 0; r < R; r++) {
@@ -173,8 +185,9 @@ inline void half_q4(const uint8_t* codes, const uint16_t* halves, const uint16_t
 }
 
 template <int R>
-inline void block_bf16(const uint8_t* pairs, const uint16_t* a, F16* total) {
+inline void block_bf16(const uint8_t* pairs, const uint16_t* a, bool fresh, F16* total) {
     for (int64_t j = 0; j < BLOCK / 2; j++) {
+        if (fresh) fetch(pairs + j * LINE);
         const Bytes pair = load_bytes(pairs + j * LINE);
         for (int r = 0; r < R; r++) total[r] = dot2(total[r], pair, a + r * BLOCK + 2 * j);
     }
@@ -185,12 +198,14 @@ template <int S, int R>
 inline void panels_times_rows(const Activations& x, int64_t row, const Panels& w, int64_t first, int64_t apart,
                               F16* out) {
     const float *scales = x.scales(row), *sums = x.sums(row);
+    const bool fresh = row == 0;
     for (int i = 0; i < S * R; i++) out[i] = set1(0.0f);
     if (w.coding == Coding::BF16) {
         const uint16_t* a = x.narrow(row);
         for (int64_t b = 0; b < w.n_blocks; b++)
             for (int s = 0; s < S; s++)
-                block_bf16<R>(w.codes(first + s * apart) + b * PANEL * BLOCK * 2, a + b * BLOCK * TILE, out + s * R);
+                block_bf16<R>(w.codes(first + s * apart) + b * PANEL * BLOCK * 2, a + b * BLOCK * TILE, fresh,
+                              out + s * R);
         return;
     }
     if (w.coding == Coding::Q8) {
@@ -198,7 +213,7 @@ inline void panels_times_rows(const Activations& x, int64_t row, const Panels& w
         for (int64_t b = 0; b < w.n_blocks; b++)
             for (int s = 0; s < S; s++)
                 block_q8<R>(w.codes(first + s * apart) + b * PANEL * BLOCK, w.scales(first + s * apart) + b * PANEL,
-                            a + b * BLOCK * TILE, scales + b * TILE, out + s * R);
+                            a + b * BLOCK * TILE, scales + b * TILE, fresh, out + s * R);
         return;
     }
     const bool has_minima = w.coding == Coding::Q4_1;
@@ -210,7 +225,7 @@ inline void panels_times_rows(const Activations& x, int64_t row, const Panels& w
             const int64_t panel = first + s * apart;
             half_q4<R>(w.codes(panel) + half * PANEL * HALF / 2, w.scales(panel) + half * PANEL,
                        has_minima ? w.minima(panel) + half * PANEL : nullptr, here, scales + b * TILE,
-                       sums + half * TILE, out + s * R);
+                       sums + half * TILE, fresh, out + s * R);
         }
     }
 }

@@ -3,6 +3,7 @@
 import json as json_format
 import sys
 from contextlib import nullcontext
+from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -11,7 +12,7 @@ from cyclopts import Parameter
 from smallpress.run.errors import UserError
 
 if TYPE_CHECKING:
-    from smallpress.engine.engine import Engine
+    from smallpress.cli.open_engine import Auto, NumberFormat
     from smallpress.evaluate.peer import LlamaCpp
     from smallpress.evaluate.speed import Trial
     from smallpress.weights.load import ModelFiles
@@ -57,7 +58,6 @@ def bench(
                 raise UserError(f"--{name} is {value}", f"give a number from 1 to {MOST}")
     if repeats < 1:
         raise UserError(f"--repeats is {repeats}", "measure at least once")
-    from smallpress.cli.open_engine import open_engine
     from smallpress.evaluate.speed import decoding, decoding_at, prefilling
     from smallpress.weights.load import open_model
     from smallpress.weights.reference import resolve
@@ -65,20 +65,18 @@ def bench(
     trials = [decoding(n, tokens) for n in batch] + [decoding_at(n, tokens) for n in context]
     trials += [prefilling(n) for n in prompt]
     files = open_model(resolve(model, offline))
-    longest = max(trial.n_prompt + trial.n_new + 1 for trial in trials)
+    longest = max(trial.length for trial in trials)
     if longest > files.config.max_seq_len:
         raise UserError(f"{longest} tokens are asked for", f"{model} has a context of {files.config.max_seq_len}")
-    n_running = max(trial.n_running for trial in trials)
-    engine = open_engine(files, dtype, n_running, longest)
-    with _peer(peer, peer_python, files, n_running, longest) as beside:
-        rates = _measure(engine, beside, trials, repeats)
-    found = _found(engine, files, rates) | {"model": model, "dtype": dtype, "repeats": repeats}
+    with _peer(peer, peer_python, files) as beside:
+        sides = _measure(files, dtype, beside, trials, repeats)
+    found = _found(files, sides) | {"model": model, "dtype": dtype, "repeats": repeats}
     if beside:
         found |= {"peer": f"llama-cpp-python {beside.version}", "peer_memory": beside.memory}
     print(json_format.dumps(found, indent=2) if json else _table(found))
 
 
-def _peer(peer: str | None, python: str, files: "ModelFiles", n_sequences: int, context: int) -> Any:
+def _peer(peer: str | None, python: str, files: "ModelFiles") -> Any:
     if peer is None:
         return nullcontext()
     from smallpress.engine.native_runner import n_threads
@@ -87,60 +85,80 @@ def _peer(peer: str | None, python: str, files: "ModelFiles", n_sequences: int, 
     path = files.path
     if path.suffix != ".gguf":
         raise UserError(f"{path} is no GGUF file", "llama.cpp reads nothing else; smallpress convert makes one")
-    return LlamaCpp(python, path, n_threads(), n_sequences, context)
+    return LlamaCpp(python, path, n_threads())
+
+
+@dataclass
+class Rates:
+    """Of one trial, tokens a second by turn; `kernels` is empty where torch computes."""
+
+    ours: list[float]
+    peer: list[float]
+    kernels: str
+    weight_bytes: int
 
 
 def _measure(
-    engine: "Engine", peer: "LlamaCpp | None", trials: "list[Trial]", repeats: int
-) -> "dict[Trial, dict[str, list[float]]]":
-    """Rates by trial and side; sides take turns, and the first turn of each is not counted."""
+    files: "ModelFiles",
+    dtype: "NumberFormat | Auto",
+    peer: "LlamaCpp | None",
+    trials: "list[Trial]",
+    repeats: int,
+) -> "dict[Trial, Rates]":
+    """Sides take turns, and the first turn of each is not counted. Each has room for the trial's sequences, no more."""
+    from smallpress.cli.open_engine import open_engine
     from smallpress.evaluate.speed import rate
     from smallpress.run.progress import Progress
 
-    rates: dict[Trial, dict[str, list[float]]] = {}
+    found: dict[Trial, Rates] = {}
     with Progress("measuring", len(trials) * (repeats + 1)) as progress:
         for trial in trials:
-            sides: dict[str, list[float]] = {"ours": [], "peer": []} if peer else {"ours": []}
-            rates[trial] = sides
+            engine = open_engine(files, dtype, trial.n_running, trial.length)
+            core = getattr(engine.runner, "core", None)
+            rates = found[trial] = Rates([], [], core.kernels if core else "", core.weight_bytes if core else 0)
             for turn in range(repeats + 1):
-                measured = {"ours": rate(engine, trial, turn)} | ({"peer": peer.rate(trial, turn)} if peer else {})
-                for side in sides if turn else ():
-                    sides[side].append(measured[side])
+                measured = rate(engine, trial, turn), peer.rate(trial, turn) if peer else 0.0
+                if turn:
+                    rates.ours.append(measured[0])
+                    rates.peer.append(measured[1])
                 progress.advance()
-    return rates
+            del engine, core
+    return found
 
 
-def _found(engine: "Engine", files: "ModelFiles", rates: "dict[Trial, dict[str, list[float]]]") -> dict[str, Any]:
+def _found(files: "ModelFiles", rates: "dict[Trial, Rates]") -> dict[str, Any]:
     """What --json prints: medians in tokens a second, the floor's share, the ratios to the peer."""
-    medians = {trial: {side: median(values) for side, values in sides.items()} for trial, sides in rates.items()}
+    ours = {trial.name: median(sides.ours) for trial, sides in rates.items()}
     found: dict[str, Any] = {
-        "tokens_per_second": {trial.name: round(sides["ours"], 1) for trial, sides in medians.items()},
-        "runs": {trial.name: [round(rate, 1) for rate in sides["ours"]] for trial, sides in rates.items()},
+        "tokens_per_second": {name: round(rate, 1) for name, rate in ours.items()},
+        "runs": {trial.name: [round(rate, 1) for rate in sides.ours] for trial, sides in rates.items()},
     }
-    if any("peer" in sides for sides in medians.values()):
-        found["peer_tokens_per_second"] = {trial.name: round(sides["peer"], 1) for trial, sides in medians.items()}
-        found["ratios"] = {trial.name: round(sides["ours"] / sides["peer"], 3) for trial, sides in medians.items()}
-    return found | _floor(engine, files, {trial: sides["ours"] for trial, sides in medians.items()})
+    peers = {trial.name: median(sides.peer) for trial, sides in rates.items()}
+    if any(peers.values()):
+        found["peer_tokens_per_second"] = {name: round(rate, 1) for name, rate in peers.items()}
+        found["peer_runs"] = {trial.name: [round(rate, 1) for rate in sides.peer] for trial, sides in rates.items()}
+        found["ratios"] = {name: round(rate / peers[name], 3) for name, rate in ours.items()}
+    return found | _floor(files, rates)
 
 
-def _floor(engine: "Engine", files: "ModelFiles", rates: "dict[Trial, float]") -> dict[str, Any]:
+def _floor(files: "ModelFiles", rates: "dict[Trial, Rates]") -> dict[str, Any]:
     """The machine's limits and the share of them reached; nothing where torch computes."""
-    core = getattr(engine.runner, "core", None)
-    if core is None:
+    kernels = next(iter(rates.values())).kernels
+    if not kernels:
         return {}
     from smallpress import _native
     from smallpress.engine.native_runner import n_threads
     from smallpress.evaluate.speed import Machine, most_tokens
 
-    machine = Machine(_native.read_bandwidth(n_threads()), _native.multiply_adds(core.kernels, n_threads()))
-    most = {trial: most_tokens(machine, files.config, core.weight_bytes, trial) for trial in rates}
+    machine = Machine(_native.read_bandwidth(n_threads()), _native.multiply_adds(kernels, n_threads()))
+    most = {trial: most_tokens(machine, files.config, sides.weight_bytes, trial) for trial, sides in rates.items()}
     return {
-        "kernels": core.kernels,
+        "kernels": kernels,
         "threads": n_threads(),
-        "weight_bytes": core.weight_bytes,
+        "weight_bytes": {trial.name: sides.weight_bytes for trial, sides in rates.items()},
         "bandwidth": round(machine.bandwidth),
         "multiply_adds": round(machine.multiply_adds),
-        "share_of_floor": {trial.name: round(rate / most[trial], 3) for trial, rate in rates.items()},
+        "share_of_floor": {trial.name: round(median(sides.ours) / most[trial], 3) for trial, sides in rates.items()},
     }
 
 
@@ -157,7 +175,7 @@ def _table(found: dict[str, Any]) -> str:
     lines = [table(rows)]
     if shares:
         reads, multiplies = found["bandwidth"] / 1e9, found["multiply_adds"] / 1e9
-        core, megabytes = f"{found['kernels']} kernels, {found['threads']} threads", found["weight_bytes"] / 1e6
-        lines.append(f"\n{core}, {megabytes:.0f} MB of weights")
+        sizes = sorted({f"{n_bytes / 1e6:.0f}" for n_bytes in found["weight_bytes"].values()})
+        lines.append(f"\n{found['kernels']} kernels, {found['threads']} threads, {' or '.join(sizes)} MB of weights")
         lines.append(f"this machine reads {reads:.1f} GB/s and does {multiplies:,.0f} G 8-bit multiply-adds/s")
     return "\n".join(lines)

@@ -2,11 +2,11 @@
 
 It imports nothing of smallpress, so that any Python that has llama-cpp-python can run it:
 
-    python llama_cpp_side.py MODEL.gguf N_THREADS N_SEQUENCES CONTEXT
+    python llama_cpp_side.py MODEL.gguf N_THREADS
 
-Requests: {"sequences": n, "prompt": tokens, "new": tokens, "seed": s}; with new 0 the prompt is timed, else what comes
-after it. Answers: {"rate": tokens a second}; at the end of its input it says {"memory": peak bytes}. Tokens are drawn,
-not sampled from the logits: the time of a sampler is not llama.cpp's.
+Requests: {"sequences": n, "context": tokens of each, "prompt": tokens, "new": tokens, "seed": s}; with new 0 the prompt
+is timed, else what comes after it. Answers: {"rate": tokens a second}; at the end of its input it says {"memory": peak
+bytes}. Tokens are drawn, not sampled from the logits: the time of a sampler is not llama.cpp's.
 """
 
 import ctypes
@@ -15,6 +15,7 @@ import random
 import resource
 import sys
 import time
+from typing import Any
 
 import llama_cpp as llama
 
@@ -29,21 +30,32 @@ LOGGER = llama.llama_log_callback(silent)
 
 
 class Side:
-    def __init__(self, path: str, n_threads: int, n_sequences: int, context: int):
+    def __init__(self, path: str, n_threads: int):
         llama.llama_log_set(LOGGER, ctypes.c_void_p(0))
         llama.llama_backend_init()
         model_params = llama.llama_model_default_params()
         model_params.n_gpu_layers = 0
         self.model = llama.llama_model_load_from_file(path.encode(), model_params)
         assert self.model, f"llama.cpp cannot load {path}"
+        self.n_threads = n_threads
+        self.room = 0, 0
+        self.context: Any = None
+        self.vocab_size = llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(self.model))
+        self.batch = llama.llama_batch_init(MOST_ROWS, 0, 1)
+
+    def make_room(self, n_sequences: int, context: int) -> None:
+        """A context for so many sequences and tokens, no more: room that is not used would slow it down."""
+        if self.room == (n_sequences, context):
+            return
+        if self.context:
+            llama.llama_free(self.context)
         params = llama.llama_context_default_params()
         params.n_ctx, params.n_batch, params.n_ubatch = n_sequences * context, MOST_ROWS, 512
         params.n_seq_max = n_sequences
-        params.n_threads = params.n_threads_batch = n_threads
+        params.n_threads = params.n_threads_batch = self.n_threads
         self.context = llama.llama_init_from_model(self.model, params)
         assert self.context, "llama.cpp cannot make a context"
-        self.vocab_size = llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(self.model))
-        self.batch = llama.llama_batch_init(MOST_ROWS, 0, 1)
+        self.room = n_sequences, context
 
     def run(self, rows: list[tuple[int, int, int, bool]]) -> None:
         """One call on rows of (token, position, sequence, whether logits are wanted)."""
@@ -79,6 +91,7 @@ def main() -> None:
     for line in sys.stdin:
         asked = json.loads(line)
         dice = random.Random(asked["seed"])
+        side.make_room(asked["sequences"], asked["context"])
         rate = side.rate(asked["sequences"], asked["prompt"], asked["new"], dice)
         print(json.dumps({"rate": rate}), flush=True)
     print(json.dumps({"memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}), flush=True)

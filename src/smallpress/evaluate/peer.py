@@ -16,8 +16,8 @@ HOW = "pip install llama-cpp-python==0.3.36, or name a Python that has it: --pee
 class LlamaCpp:
     """Use as a context; afterwards `memory` is the peak of its process in bytes."""
 
-    def __init__(self, python: str, model: Path, n_threads: int, n_sequences: int, context: int):
-        words = [python, str(SIDE), str(model), str(n_threads), str(n_sequences), str(context)]
+    def __init__(self, python: str, model: Path, n_threads: int):
+        words = [python, str(SIDE), str(model), str(n_threads)]
         try:
             self._child = subprocess.Popen(
                 words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -29,7 +29,10 @@ class LlamaCpp:
 
     def rate(self, trial: Trial, seed: int) -> float:
         """As `speed.rate`."""
-        return self._ask({"sequences": trial.n_running, "prompt": trial.n_prompt, "new": trial.n_new, "seed": seed})
+        prompt, new = trial.n_prompt, trial.n_new
+        return self._ask(
+            {"sequences": trial.n_running, "context": trial.length, "prompt": prompt, "new": new, "seed": seed}
+        )
 
     def _ask(self, request: dict[str, int]) -> float:
         assert self._child.stdin is not None

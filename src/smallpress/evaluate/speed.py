@@ -31,6 +31,11 @@ class Trial:
     n_prompt: int
     n_new: int
 
+    @property
+    def length(self) -> int:
+        """Of a sequence at its end, with the token that the prompt gives."""
+        return self.n_prompt + self.n_new + 1
+
 
 def decoding(n_running: int, n_new: int) -> Trial:
     return Trial(f"decode_{n_running}", n_running, SHORT, n_new)
