@@ -14,9 +14,9 @@ namespace {
 int failures = 0;
 }
 
-void expect(bool holds, const std::string& what) {
+void expect(bool holds, const std::string& what, const char* detail) {
     if (holds) return;
-    if (failures++ < 50) std::printf("WRONG %s\n", what.c_str());
+    if (failures++ < 50) std::printf("WRONG %s%s\n", what.c_str(), detail);
 }
 
 int n_failures() { return failures; }
@@ -44,7 +44,10 @@ int main(int n_words, char** words) {
             wanted += (wanted.empty() ? "" : " ") + word;
     }
     check::expect(wanted.empty() || names == wanted, "this processor should run " + wanted);
-    check::check_kernels();
+    for (const check::Kernels* table : check::tables()) {
+        check::check_products(*table);
+        check::check_kernels(*table);
+    }
     check::check_model();
     check::check_pool(threads_in_children);
     std::printf("%d wrong\n", check::n_failures());
