@@ -19,7 +19,7 @@ demo: $(READY) ## pull the model, train it for MINUTES (15) minutes, show what i
 check: $(READY) ## lint, formatting, types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/clang-format --dry-run --Werror native/*.h native/*.cpp native/*.inl
+	$(BIN)/clang-format --dry-run --Werror native/*.h native/*.cpp native/*.inl tests/native/*
 	$(BIN)/mypy
 
 test: check ## check, then every test

@@ -65,6 +65,23 @@ inline void pair_up(const float* weights, const Pages& pages, uint16_t* pairs) {
     }
 }
 
+// Sixteen pairs whose second is no token's: a 0 there, since what stands in memory may be NaN, which no weight hides.
+inline Bytes load_firsts(const uint16_t* p) {
+    uint16_t pairs[2 * LANES];
+    for (int64_t i = 0; i < LANES; i++) {
+        pairs[2 * i] = p[2 * i];
+        pairs[2 * i + 1] = 0;
+    }
+    return load_pairs(pairs);
+}
+
+// Adds C times sixteen columns of a pair of tokens, by the weights of H heads.
+template <int C, int H>
+inline void mix_pair(const Bytes* value, const uint16_t* pair, int64_t width, F16* mixed) {
+    for (int h = 0; h < H; h++)
+        for (int c = 0; c < C; c++) mixed[h * C + c] = dot2(mixed[h * C + c], value[c], pair + h * width);
+}
+
 // Columns d to d + 16 C of the values, mixed by the weights of H heads.
 template <int C, int H>
 inline void mix(const uint16_t* weights, int64_t width, const Pages& pages, int64_t d, const float* inverse,
@@ -73,12 +90,15 @@ inline void mix(const uint16_t* weights, int64_t width, const Pages& pages, int6
     for (int i = 0; i < C * H; i++) mixed[i] = set1(0.0f);
     for (int64_t begin = 0, page = 0; begin < pages.length; begin += pages.size, page++) {
         const uint16_t *values = pages.values[page] + 2 * d, *pair = weights + page * pages.pairs_each() * 2;
-        const int64_t n_pairs = (least(pages.size, pages.length - begin) + 1) / 2;
-        for (int64_t i = 0; i < n_pairs; i++, values += 2 * pages.head_dim, pair += 2) {
-            Bytes value[C];
+        const int64_t n = least(pages.size, pages.length - begin);
+        Bytes value[C];
+        for (int64_t i = 0; i < n / 2; i++, values += 2 * pages.head_dim, pair += 2) {
             for (int c = 0; c < C; c++) value[c] = load_pairs(values + 2 * c * LANES);
-            for (int h = 0; h < H; h++)
-                for (int c = 0; c < C; c++) mixed[h * C + c] = dot2(mixed[h * C + c], value[c], pair + h * width);
+            mix_pair<C, H>(value, pair, width, mixed);
+        }
+        if (n % 2) {
+            for (int c = 0; c < C; c++) value[c] = load_firsts(values + 2 * c * LANES);
+            mix_pair<C, H>(value, pair, width, mixed);
         }
     }
     for (int h = 0; h < H; h++)

@@ -7,6 +7,12 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
+#if defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+#endif
+#if defined(__aarch64__) && defined(__APPLE__)
+#include <sys/sysctl.h>
+#endif
 
 #include "kernels.h"
 
@@ -17,6 +23,10 @@ const Kernels& kernels_scalar();
 const Kernels& kernels_avx2();
 const Kernels& kernels_avx512();
 const Kernels& kernels_amx();
+#endif
+#if defined(__aarch64__)
+const Kernels& kernels_neon();
+const Kernels& kernels_dotprod();
 #endif
 
 namespace {
@@ -42,6 +52,21 @@ bool has_amx() {
 }
 #endif
 
+#if defined(__aarch64__)
+bool has_dotprod() {
+#if defined(__linux__)
+    constexpr unsigned long DOTPROD = 1 << 20;  // HWCAP_ASIMDDP
+    return getauxval(AT_HWCAP) & DOTPROD;
+#elif defined(__APPLE__)
+    int has = 0;
+    size_t size = sizeof has;
+    return sysctlbyname("hw.optional.arm.FEAT_DotProd", &has, &size, nullptr, 0) == 0 && has;
+#else
+    return false;
+#endif
+}
+#endif
+
 struct Choice {
     const char* name;
     bool runs;
@@ -56,6 +81,10 @@ const Choice* choices(int& n) {
         {"avx512", has_avx512(), kernels_avx512},
         {"avx2", __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"),
          kernels_avx2},
+#endif
+#if defined(__aarch64__)
+        {"dotprod", has_dotprod(), kernels_dotprod},
+        {"neon", true, kernels_neon},  // a part of the architecture
 #endif
         {"scalar", true, kernels_scalar},
     };

@@ -114,6 +114,8 @@ void Model::fill(const std::string& name, Panels& to, Coding coding, const Place
 void Model::set(const std::string& name, const float* values, int64_t n_rows, int64_t n_columns, Coding coding) {
     const Place place = find(name, n_rows, n_columns);
     if (place.vector) {
+        if (!std::all_of(values, values + n_rows, [](float x) { return std::isfinite(x); }))
+            throw std::overflow_error(name + " holds NaN or infinity");
         place.vector->reserve(place.size);
         std::memcpy(place.vector->get() + place.first, values, n_rows * sizeof(float));
         return;

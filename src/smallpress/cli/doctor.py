@@ -81,9 +81,12 @@ def _native_core() -> Finding:
     try:
         from smallpress import _native
     except ImportError as error:
-        remedy = "for speed: install a C++ compiler, then smallpress again"
+        remedy = "for speed: install a C++ compiler and Python's headers, then smallpress again"
         return Finding("native core", f"none ({error})", remedy, needed=False)
-    return Finding("native core", f"kernels for {_native.best_kernels()}")
+    best = _native.best_kernels()
+    if best == "scalar":
+        return Finding("native core", "plain C++: it has no kernels for this processor's instructions")
+    return Finding("native core", f"kernels for {best}")
 
 
 def _store() -> list[Finding]:

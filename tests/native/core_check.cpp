@@ -1,0 +1,55 @@
+// The native core without Python: for processors under emulation, and for sanitizers. Ends with 1 where anything is
+// wrong.
+//
+//     core_check [--no-threads-in-children] [the tables that should be there, the best first]
+
+#include <cstdio>
+#include <string>
+#include <vector>
+
+#include "check.h"
+
+namespace check {
+namespace {
+int failures = 0;
+}
+
+void expect(bool holds, const std::string& what, const char* detail) {
+    if (holds) return;
+    if (failures++ < 50) std::printf("WRONG %s%s\n", what.c_str(), detail);
+}
+
+int n_failures() { return failures; }
+
+std::vector<const Kernels*> tables() {
+    std::vector<const Kernels*> found;
+    for (const char* name : {"scalar", "neon", "dotprod", "avx2", "avx512", "amx"})
+        if (smallpress::can_run(name)) found.push_back(&smallpress::kernels(name));
+    return found;
+}
+
+}  // namespace check
+
+int main(int n_words, char** words) {
+    std::string names, wanted;
+    for (const check::Kernels* table : check::tables()) names = table->name + (names.empty() ? "" : " " + names);
+    std::printf("%s\n", names.c_str());
+    check::expect(names.rfind(smallpress::kernels().name, 0) == 0, "the best table is not the one chosen");
+    bool threads_in_children = true;
+    for (int i = 1; i < n_words; i++) {
+        const std::string word = words[i];
+        if (word == "--no-threads-in-children")
+            threads_in_children = false;
+        else
+            wanted += (wanted.empty() ? "" : " ") + word;
+    }
+    check::expect(wanted.empty() || names == wanted, "this processor should run " + wanted);
+    for (const check::Kernels* table : check::tables()) {
+        check::check_products(*table);
+        check::check_kernels(*table);
+    }
+    check::check_model();
+    check::check_pool(threads_in_children);
+    std::printf("%d wrong\n", check::n_failures());
+    return check::n_failures() ? 1 : 0;
+}
