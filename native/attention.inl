@@ -109,24 +109,24 @@ inline void mix(const uint16_t* weights, int64_t width, const Pages& pages, int6
         }
 }
 
-// `n` <= H query heads that share a kv head; `narrow` has narrow_room() of each.
+// `n` <= H query heads that share a kv head.
 template <int H>
-void attend_heads(const float* q, int64_t n, const Pages& pages, float* scores, uint16_t* narrow, float* out) {
+void attend_heads(const float* q, int64_t n, const Pages& pages, const Attention& a, float* out) {
     if constexpr (H > 1) {
-        if (n < H) return attend_heads<H - 1>(q, n, pages, scores, narrow, out);
+        if (n < H) return attend_heads<H - 1>(q, n, pages, a, out);
     }
     const int64_t n_tiles = pages.n_tiles(), head_dim = pages.head_dim, width = score_width(pages.length);
     const F16 scale = set1(1.0f / sqrtf(static_cast<float>(head_dim)));
-    uint16_t *narrow_q = narrow, *pairs = narrow + H * head_dim + LANES;
+    uint16_t *narrow_q = a.narrow, *pairs = a.narrow + H * head_dim + LANES;
     for (int64_t i = 0; i < H * head_dim; i += LANES)
         store_bf16(narrow_q + i, mul(load_part(q + i, H * head_dim - i, 0.0f), scale));
     int64_t tile = 0, d = 0;
-    for (; tile + AT_ONCE <= n_tiles; tile += AT_ONCE) score<AT_ONCE, H>(narrow_q, pages, tile, scores, width);
-    for (; tile < n_tiles; tile++) score<1, H>(narrow_q, pages, tile, scores, width);
+    for (; tile + AT_ONCE <= n_tiles; tile += AT_ONCE) score<AT_ONCE, H>(narrow_q, pages, tile, a.scores, width);
+    for (; tile < n_tiles; tile++) score<1, H>(narrow_q, pages, tile, a.scores, width);
     float inverse[H];
     for (int h = 0; h < H; h++) {
-        inverse[h] = soften(scores + h * width, pages.length);
-        pair_up(scores + h * width, pages, pairs + 2 * h * width);
+        inverse[h] = soften(a.scores + h * width, pages.length);
+        pair_up(a.scores + h * width, pages, pairs + 2 * h * width);
     }
     for (; d + AT_ONCE * LANES <= head_dim; d += AT_ONCE * LANES)
         mix<AT_ONCE, H>(pairs, 2 * width, pages, d, inverse, out);
@@ -135,11 +135,13 @@ void attend_heads(const float* q, int64_t n, const Pages& pages, float* scores, 
 
 constexpr int HEADS = 4;
 
-void attend(const float* q, const uint16_t* const* key_pages, const uint16_t* const* value_pages, int64_t length,
-            int64_t page_size, int64_t group, int64_t head_dim, float* scores, uint16_t* narrow, float* out) {
-    const Pages pages{key_pages, value_pages, length, page_size, head_dim};
-    for (int64_t h = 0; h < group; h += HEADS)
-        attend_heads<HEADS>(q + h * head_dim, least(HEADS, group - h), pages, scores, narrow, out + h * head_dim);
+void attend(const Attention& a) {
+    for (int64_t row = 0; row < a.n_rows; row++) {
+        const Pages pages{a.key_pages, a.value_pages, a.length + row, a.page_size, a.head_dim};
+        for (int64_t h = 0; h < a.group; h += HEADS)
+            attend_heads<HEADS>(a.q + row * a.stride + h * a.head_dim, least(HEADS, a.group - h), pages, a,
+                                a.out + row * a.out_stride + h * a.head_dim);
+    }
 }
 
 }  // namespace

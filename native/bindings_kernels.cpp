@@ -133,9 +133,11 @@ auto attend(const std::string& name, Matrix q, Matrix k, Matrix v, int64_t page_
         pages.push_back(std::move(key));
         pages.push_back(std::move(value));
     }
-    std::vector<float> scores(group * score_width(S)), out(group * D);
+    std::vector<float> scores(score_room(group, S)), out(group * D);
     std::vector<uint16_t> room(narrow_room(group, S, D));
-    table.attend(q.data(), keys.data(), values.data(), S, page_size, group, D, scores.data(), room.data(), out.data());
+    std::vector<const uint16_t*> chunks(chunk_room(S));
+    table.attend({q.data(), out.data(), 0, 0, 1, S, page_size, group, D, keys.data(), values.data(), scores.data(),
+                  room.data(), chunks.data()});
     return numpy(out, {q.shape(0), q.shape(1)});
 }
 

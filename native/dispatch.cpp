@@ -41,11 +41,12 @@ bool has_avx512() {
 // Tile registers are large, so the system must be asked for them once before a process may use them.
 bool has_amx() {
 #if defined(__linux__)
-    constexpr unsigned AMX_TILE = 1u << 24, AMX_INT8 = 1u << 25;
+    constexpr unsigned AMX_BF16 = 1u << 22, AMX_TILE = 1u << 24, AMX_INT8 = 1u << 25,
+                       AMX = AMX_BF16 | AMX_TILE | AMX_INT8;
     constexpr int REQUEST_STATE = 0x1023, TILE_DATA = 18;  // arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA)
     unsigned a, b, c, d;
     return has_avx512() && __builtin_cpu_supports("avx512bf16") && __get_cpuid_count(7, 0, &a, &b, &c, &d) &&
-           (d & AMX_TILE) && (d & AMX_INT8) && syscall(SYS_arch_prctl, REQUEST_STATE, TILE_DATA) == 0;
+           (d & AMX) == AMX && syscall(SYS_arch_prctl, REQUEST_STATE, TILE_DATA) == 0;
 #else
     return false;
 #endif

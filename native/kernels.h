@@ -14,9 +14,33 @@ constexpr int64_t SUMMED = 256;  // weights of the sampler that are summed in fp
 
 SMALLPRESS_INLINE constexpr int64_t score_width(int64_t length) { return round_up(length, LANES) + LANES; }
 
-SMALLPRESS_INLINE constexpr int64_t narrow_room(int64_t group, int64_t length, int64_t head_dim) {
-    return group * (head_dim + LANES + 2 * score_width(length));
+// Queries of one sequence under one kv head's group, one after another, over the keys and values before and at them.
+struct Attention {
+    // [n_rows, group, head_dim], `stride` and `out_stride` floats from one row to the next.
+    const float* q;
+    float* out;
+    int64_t stride, out_stride, n_rows;
+    int64_t length;  // tokens that the first row attends to; each row after it attends to one more
+    int64_t page_size, group, head_dim;
+    // A page of keys is [page_size / LANES rounded up, head_dim / 2, LANES, 2], its first page_size lanes being tokens;
+    // one of values is [page_size / 2 rounded up, head_dim, 2 tokens], readable a line beyond its end.
+    const uint16_t *const *key_pages, *const *value_pages;
+    // Room to work in: score_room(), narrow_room() and chunk_room() of the longest row.
+    float* scores;
+    uint16_t* narrow;
+    const uint16_t** chunks;
+
+    SMALLPRESS_INLINE int64_t longest() const { return length + n_rows - 1; }
+};
+
+SMALLPRESS_INLINE constexpr int64_t rows_at_once(int64_t group) { return group > LANES ? group : LANES; }
+SMALLPRESS_INLINE constexpr int64_t score_room(int64_t group, int64_t longest) {
+    return rows_at_once(group) * score_width(longest);
 }
+SMALLPRESS_INLINE constexpr int64_t narrow_room(int64_t group, int64_t longest, int64_t head_dim) {
+    return rows_at_once(group) * (2 * head_dim + LANES + 2 * score_width(longest));
+}
+SMALLPRESS_INLINE constexpr int64_t chunk_room(int64_t longest) { return longest / LANES + 1; }
 
 enum class Store { SET, ADD };
 
@@ -42,12 +66,7 @@ struct Kernels {
     void (*product)(const Activations& x, int64_t M, const Panels& w, int64_t first, int64_t last, float* out,
                     int64_t stride, Store store);
 
-    // One query row of one kv head's group over the first `length` tokens of its pages; q and out: [group, head_dim].
-    // A page of keys is [page_size / LANES rounded up, head_dim / 2, LANES, 2], its first page_size lanes being tokens;
-    // one of values is [page_size / 2 rounded up, head_dim, 2 tokens], readable a line beyond its end. `scores` has
-    // room for group * score_width(length) floats, `narrow` for narrow_room(group, length, head_dim).
-    void (*attend)(const float* q, const uint16_t* const* key_pages, const uint16_t* const* value_pages, int64_t length,
-                   int64_t page_size, int64_t group, int64_t head_dim, float* scores, uint16_t* narrow, float* out);
+    void (*attend)(const Attention& queries);
 
     // bf16 of n floats, rounded to nearest even.
     void (*to_bf16)(const float* x, int64_t n, uint16_t* out);

@@ -89,6 +89,12 @@ void product_amx(const Activations& x, int64_t M, const Panels& w, int64_t first
     _tile_release();
 }
 
+}  // namespace
+
+#include "attention_tiles.inl"
+
+namespace {
+
 int64_t exercise_tiles(int64_t n) {
     take_tiles();
     _tile_zero(4);
@@ -106,6 +112,7 @@ int64_t exercise_tiles(int64_t n) {
 constexpr Kernels with_tiles() {
     Kernels table = TABLE;
     table.product = product_amx;
+    table.attend = attend_tiles;
     table.exercise = exercise_tiles;
     return table;
 }

@@ -11,6 +11,8 @@
 namespace smallpress {
 namespace {
 
+constexpr int64_t TOGETHER = 16;  // rows of a sequence that attend in one piece of work
+
 void add_bias(float* row, const Buffer<float>& bias) {
     for (size_t i = 0; i < bias.size(); i++) row[i] += bias[i];
 }
@@ -38,6 +40,7 @@ Model::Model(const Config& config, int64_t n_pages, int64_t page_size, int n_thr
     key_pages_.resize(pool_.n_threads());
     value_pages_.resize(pool_.n_threads());
     narrow_.resize(pool_.n_threads());
+    chunks_.resize(pool_.n_threads());
     reset();
 }
 
@@ -227,26 +230,40 @@ void Model::place(const Layer& layer, int64_t index, const Rows& rows) {
     });
 }
 
-void Model::attend(int64_t layer, const Rows& rows) {
-    const int64_t D = config_.head_dim, K = config_.n_kv_heads, group = config_.n_heads / K, n_items = rows.N * K;
+std::vector<Model::Run> Model::runs(const Rows& rows) const {
+    std::vector<Run> found;
+    for (int64_t n = 0; n < rows.N; n++) {
+        const bool goes_on = !found.empty() && found.back().n_rows < TOGETHER && rows.tables[n] == rows.tables[n - 1] &&
+                             rows.positions[n] == rows.positions[n - 1] + 1;
+        if (!goes_on) found.push_back({n, 0});
+        found.back().n_rows++;
+    }
+    return found;
+}
+
+void Model::attend(int64_t layer, const Rows& rows, const std::vector<Run>& runs) {
+    const int64_t D = config_.head_dim, K = config_.n_kv_heads, group = config_.n_heads / K;
+    const int64_t n_items = static_cast<int64_t>(runs.size()) * K;
     std::atomic<int64_t> next{0};
     // Rows differ in length, so threads take them as they come.
     pool_.run([&](int thread) {
-        auto &key_pages = key_pages_[thread], &value_pages = value_pages_[thread];
+        auto &key_pages = key_pages_[thread], &value_pages = value_pages_[thread], &chunks = chunks_[thread];
         for (int64_t item; (item = next.fetch_add(1)) < n_items;) {
-            const int64_t n = item / K, head = item % K, length = rows.positions[n] + 1;
-            const int64_t n_pages = (length + page_size_ - 1) / page_size_;
+            const auto [n, n_rows] = runs[item / K];
+            const int64_t head = item % K, longest = rows.positions[n] + n_rows, column = head * group * D;
+            const int64_t n_pages = (longest + page_size_ - 1) / page_size_;
             key_pages.resize(n_pages);
             value_pages.resize(n_pages);
+            chunks.resize(chunk_room(longest));
             for (int64_t i = 0; i < n_pages; i++) {
                 key_pages[i] = keys(layer, rows.tables[n][i], head);
                 value_pages[i] = values(layer, rows.tables[n][i], head);
             }
-            scratch_[thread].reserve(group * score_width(length));
-            narrow_[thread].reserve(narrow_room(group, length, D));
-            const int64_t first = head * group * D;
-            k_.attend(qkv_.get() + n * qkv_width() + first, key_pages.data(), value_pages.data(), length, page_size_,
-                      group, D, scratch_[thread].get(), narrow_[thread].get(), mixed_.get() + n * q_dim() + first);
+            scratch_[thread].reserve(score_room(group, longest));
+            narrow_[thread].reserve(narrow_room(group, longest, D));
+            k_.attend({qkv_.get() + n * qkv_width() + column, mixed_.get() + n * q_dim() + column, qkv_width(), q_dim(),
+                       n_rows, rows.positions[n] + 1, page_size_, group, D, key_pages.data(), value_pages.data(),
+                       scratch_[thread].get(), narrow_[thread].get(), chunks.data()});
         }
     });
 }
@@ -271,12 +288,13 @@ void Model::forward(const Rows& rows, const int64_t* logit_rows, int64_t n_logit
             }
         }
     });
+    const std::vector<Run> together = runs(rows);
     for (int64_t index = 0; index < config_.n_layers; index++) {
         const Layer& layer = layers_[index];
         normalize(x_.get(), layer.attn_norm, N);
         product({{&layer.q}, {&layer.k, k_row()}, {&layer.v, v_row()}}, N, qkv_.get(), width, Store::SET);
         place(layer, index, rows);
-        attend(index, rows);
+        attend(index, rows, together);
         act_.reserve(N, q_dim());
         pool_.split(N, 1, [&](int, int64_t begin, int64_t end) {
             for (int64_t n = begin; n < end; n++) take(mixed_.get() + n * q_dim(), q_dim(), n);

@@ -103,7 +103,12 @@ private:
     void take(const float* x, int64_t n, int64_t row);
     void normalize(const float* x, const Buffer<float>& weight, int64_t M);
     void place(const Layer& layer, int64_t index, const Rows& rows);
-    void attend(int64_t layer, const Rows& rows);
+    // Rows that follow one another in a sequence, a few at a time.
+    struct Run {
+        int64_t first, n_rows;
+    };
+    std::vector<Run> runs(const Rows& rows) const;
+    void attend(int64_t layer, const Rows& rows, const std::vector<Run>& runs);
     uint16_t* keys(int64_t layer, int64_t page, int64_t kv_head) const;
     uint16_t* values(int64_t layer, int64_t page, int64_t kv_head) const;
     int64_t q_dim() const { return config_.n_heads * config_.head_dim; }
@@ -134,7 +139,7 @@ private:
     Buffer<float> x_, qkv_, mixed_, wide_, picked_, cos_, sin_, logits_;
     std::vector<Buffer<float>> scratch_;  // one a thread, as the next three
     std::vector<Buffer<uint16_t>> narrow_;
-    std::vector<std::vector<const uint16_t*>> key_pages_, value_pages_;
+    std::vector<std::vector<const uint16_t*>> key_pages_, value_pages_, chunks_;
     int64_t n_logit_rows_ = 0;
 };
 

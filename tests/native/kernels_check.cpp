@@ -85,10 +85,11 @@ std::vector<float> attention(const Kernels& table, const std::vector<float>& q, 
         pages.push_back(std::move(keys));
         pages.push_back(std::move(values));
     }
-    std::vector<float> scores(group * score_width(S)), out(group * D);
+    std::vector<float> scores(score_room(group, S)), out(group * D);
     std::vector<uint16_t> narrow(narrow_room(group, S, D));
-    table.attend(q.data(), key_pages.data(), value_pages.data(), S, page_size, group, D, scores.data(), narrow.data(),
-                 out.data());
+    std::vector<const uint16_t*> chunks(chunk_room(S));
+    table.attend({q.data(), out.data(), 0, 0, 1, S, page_size, group, D, key_pages.data(), value_pages.data(),
+                  scores.data(), narrow.data(), chunks.data()});
     return out;
 }
 
