@@ -102,7 +102,8 @@ void check_activations(const Kernels& k, int64_t n) {
             const float wanted = i < here ? x[begin + i] : 0.0f;
             uint16_t narrow;
             k.to_bf16(&wanted, 1, &narrow);
-            expect(std::abs(code) <= 127 && to.shifted(ROW)[from] == code + 128, what, "code");
+            const int shifted = to.shifted(ROW)[from];  // 0 where the table's products do not read it
+            expect(std::abs(code) <= 127 && (shifted == 0 || shifted == code + 128), what, "code");
             expect(std::fabs(code * scale - wanted) <= HALF_STEP * scale, what, "value in 8 bits");
             expect(to.narrow(ROW)[from] == narrow, what, "value in bf16");
             sums[i / HALF] += code * scale;
