@@ -14,9 +14,9 @@ from smallpress.engine.named_weights import DAMAGED, broken_logits, check_names_
 from smallpress.engine.randomness import uniforms
 from smallpress.engine.request import SamplingParams
 from smallpress.model.config import ModelConfig
+from smallpress.model.shapes import tensor_shapes
 from smallpress.run.errors import UserError
 from smallpress.weights.load import ModelFiles
-from smallpress.weights.names import tensor_shapes
 
 Packing = Literal["stored", "int4", "int8", "bfloat16"]
 """stored: 4 bits where the file has so few, with its own codes, else 8. In int4 embedding and head keep 8."""

@@ -8,8 +8,8 @@ import numpy as np
 from smallpress.engine.engine import Engine
 from smallpress.engine.request import Request, SamplingParams
 from smallpress.model.config import ModelConfig
+from smallpress.model.shapes import tensor_shapes
 from smallpress.run.seeds import derive_seed
-from smallpress.weights.names import tensor_shapes
 
 SHORT = 16  # tokens of the prompts that decoding starts from
 
