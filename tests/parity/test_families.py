@@ -1,14 +1,27 @@
 """Every family against transformers: small random models of odd shapes, both ways, in value and gradient."""
 
+import copy
+import json
+
+import numpy as np
 import pytest
 import torch
 import transformers as tf
+from safetensors.torch import save_file
+from transformers.cache_utils import DynamicCache
+from transformers.modeling_layers import MtpModel
 
+from smallpress.engine.engine import Engine
+from smallpress.engine.request import Request, SamplingParams
+from smallpress.engine.torch_runner import TorchRunner
 from smallpress.model.attention import Group, PackedCausal, TokenTree
+from smallpress.model.config import MTP
 from smallpress.weights.export import WeightsOnDemand, save_hf_folder
 from smallpress.weights.load import load_transformer, open_model
 from smallpress.weights.names_hf import config_from_hf
 from smallpress.weights.names_tensors import hf_tensors
+from smallpress.weights.safetensors import open_safetensors
+from smallpress.weights.safetensors_writer import write_safetensors
 
 LOGITS = 1e-4
 """Of logits of about 1 to 10, in fp32, summed in other orders."""
@@ -222,3 +235,112 @@ def test_a_model_in_torch_is_written_as_it_stands(folders, name, tmp_path, fake_
 def test_a_family_without_these_parts_is_not_called_one_that_has_them():
     settings = MODELS["deepseek_v3"].to_dict()
     assert config_from_hf(settings, (), "here").mtp is None
+
+
+N_GREEDY = 24
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_engine_says_what_their_greedy_search_says(folders, name):
+    """Through pages and windows, from cached latents."""
+    folder, theirs = folders(name)
+    prompt = torch.tensor([IDS])
+    said = theirs.generate(
+        prompt, attention_mask=torch.ones_like(prompt), do_sample=False, max_new_tokens=N_GREEDY, eos_token_id=-1
+    )[0].tolist()
+    engine = Engine(TorchRunner(load_transformer(folder), page_size=4, n_pages=16, dtype=torch.float32))
+    (completion,) = engine.generate([Request(tuple(IDS), SamplingParams(max_tokens=N_GREEDY, temperature=0.0))])
+    assert list(completion.ids) == said[len(IDS) :]
+
+
+@torch.no_grad()
+def test_dynamic_ntk_beyond_its_length_is_theirs_token_by_token(folders):
+    """At once they would turn every key by the base of the last; a cache keeps each by that of its own place."""
+    folder, theirs = folders("llama, dynamic ntk")
+    ours = load_transformer(folder)
+    assert ours.config.max_seq_len == 256
+    ids = (IDS * 11)[:150]
+    cache, logits = None, []
+    for id in ids:
+        step = theirs(torch.tensor([[id]]), past_key_values=cache, use_cache=True)
+        cache = step.past_key_values
+        logits.append(step.logits[0, -1])
+    torch.testing.assert_close(our_logits(ours, ids), torch.stack(logits), atol=5 * LOGITS, rtol=0)
+
+
+def with_mtp(folder, theirs):
+    """Their folder with a random MTP module written in, as released checkpoints have it; and theirs, run by them."""
+    config = copy.deepcopy(theirs.config)
+    config.num_nextn_predict_layers = 1
+    mtp = MtpModel(theirs, 1)
+    generator = torch.Generator().manual_seed(3)
+    state = {name: torch.randn(t.shape, generator=generator) * 0.2 for name, t in mtp.layers.state_dict().items()}
+    mtp.layers.load_state_dict(state)
+    stored = open_safetensors(folder / "model.safetensors")
+    tensors = {name: stored.read(name) for name in stored.tensors}
+    layer = f"model.layers.{config.num_hidden_layers}"
+    for name, tensor in unfused({name.removeprefix("0."): t for name, t in state.items()}):
+        theirs_name = name.removeprefix("mtp_block.").replace("post_norm", "shared_head.norm")
+        tensors[f"{layer}.{theirs_name}"] = tensor.numpy()
+    tensors[f"{layer}.embed_tokens.weight"] = tensors["model.embed_tokens.weight"]
+    tensors[f"{layer}.shared_head.head.weight"] = tensors["lm_head.weight"]
+    return config.to_dict(), tensors, mtp
+
+
+@torch.no_grad()
+def test_mtp_is_read_kept_and_written(folders, tmp_path, fake_tokenizer):
+    folder, theirs = folders("deepseek_v3")
+    settings, tensors, mtp = with_mtp(folder, theirs)
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    write_safetensors(tmp_path / "model.safetensors", tensors)
+    ours = load_transformer(tmp_path)
+    assert ours.config.mtp == MTP(n_modules=1)
+    torch.testing.assert_close(our_logits(ours, IDS), their_logits(theirs, IDS), atol=LOGITS, rtol=0)
+
+    ids, here = torch.tensor(IDS), torch.arange(len(IDS) - 1)
+    attend = PackedCausal(TokenTree((Group(len(IDS) - 1),)))
+    hidden = ours(ids[:-1], here, attend)
+    further = ours.predict_further(0, hidden, ids[1:], here + 1, attend)
+    last = theirs.model(ids[None, :-1]).last_hidden_state
+    wanted = mtp.forward_layer(0, last, (here + 1)[None], DynamicCache(config=theirs.config), input_ids=ids[None, 1:])
+    torch.testing.assert_close(further, wanted[0], atol=LOGITS, rtol=0)
+    torch.testing.assert_close(ours.logits(further), theirs.lm_head(wanted)[0], atol=LOGITS, rtol=0)
+
+    files = fake_tokenizer(open_model(tmp_path))
+    saved = save_hf_folder(tmp_path / "ours", WeightsOnDemand(files), files)
+    again = open_safetensors(saved / "model.safetensors")
+    assert set(again.tensors) == set(tensors)
+    assert all(np.array_equal(again.read(name), tensors[name]) for name in tensors)
+    assert open_model(saved).config == ours.config
+
+
+@torch.no_grad()
+def test_fp8_checkpoints_are_dequantized_on_load(folders, tmp_path):
+    """Weights rounded to E4M3 in blocks of 16 x 8, some cut, against their values computed by torch."""
+    folder, theirs = folders("deepseek_v3, no q lora, yarn, biases")
+    stored = open_safetensors(folder / "model.safetensors")
+    dense, packed = {}, {}
+    for name in stored.tensors:
+        weight = torch.from_numpy(stored.read(name))
+        if weight.ndim < 2 or "embed" in name or "lm_head" in name or "mlp.gate." in name:
+            packed[name] = dense[name] = weight
+            continue
+        n_out, n_in = weight.shape
+        padded = torch.nn.functional.pad(weight, (0, -n_in % 8, 0, -n_out % 16))
+        blocks = padded.unflatten(1, (-1, 8)).unflatten(0, (-1, 16))  # [rows, 16, columns, 8]
+        scales = blocks.abs().amax((1, 3)).clamp(min=1e-9) / 448
+        codes = (blocks / scales[:, None, :, None]).to(torch.float8_e4m3fn)
+        whole = (codes.float() * scales[:, None, :, None]).flatten(2).flatten(0, 1)
+        dense[name] = whole[:n_out, :n_in].contiguous()
+        packed[name] = codes.view(torch.uint8).flatten(2).flatten(0, 1)[:n_out, :n_in].contiguous()
+        packed[name] = packed[name].view(torch.float8_e4m3fn)
+        packed[name + "_scale_inv"] = scales
+    save_file(packed, tmp_path / "model.safetensors")
+    settings = theirs.config.to_dict()
+    settings["quantization_config"] = {"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": [16, 8]}
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    files = open_model(tmp_path)
+    pieces = hf_tensors(files.config, "deepseek_v3")
+    for name, weight in dense.items():
+        parts = [rows(torch.from_numpy(files.read(p.name)))[p.first : p.first + p.n_rows] for p in pieces[name].pieces]
+        assert torch.equal(torch.cat(parts), weight), name

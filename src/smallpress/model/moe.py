@@ -59,10 +59,10 @@ class Router(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Moves as any module does, but the bias stays fp32: bf16 would round it by more than it is moved in a step."""
-        bias = self.expert_bias
+        kept = None if self.expert_bias is None else self.expert_bias.detach()
         super()._apply(fn, recurse)
-        if bias is not None and self.expert_bias is not None and self.expert_bias.dtype != bias.dtype:
-            self.expert_bias = nn.Parameter(bias.detach().to(self.expert_bias.device), requires_grad=False)
+        if kept is not None and self.expert_bias is not None and self.expert_bias.dtype != kept.dtype:
+            self.expert_bias.data = kept.to(self.expert_bias.device)
         return self
 
 

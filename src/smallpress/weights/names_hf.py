@@ -43,7 +43,7 @@ def fp8_block(settings: Mapping[str, Any], source: str) -> tuple[int, int] | Non
     if quantization is None:
         return None
     if isinstance(quantization, dict) and quantization.get("quant_method") == "fp8":
-        block = quantization.get("weight_block_size")
+        block: Any = quantization.get("weight_block_size")
         two = isinstance(block, list) and [type(n) is int and n > 0 for n in block] == [True, True]
         if two and quantization.get("fmt", "e4m3") == "e4m3":
             return block[0], block[1]
