@@ -232,9 +232,18 @@ def test_a_model_in_torch_is_written_as_it_stands(folders, name, tmp_path, fake_
         torch.testing.assert_close(their_logits(again, IDS), their_logits(theirs, IDS), atol=1e-6, rtol=1e-6)
 
 
-def test_a_family_without_these_parts_is_not_called_one_that_has_them():
-    settings = MODELS["deepseek_v3"].to_dict()
+def test_mtp_that_is_declared_and_not_there_is_none():
+    settings = MODELS["deepseek_v3"].to_dict() | {"num_nextn_predict_layers": 1}
     assert config_from_hf(settings, (), "here").mtp is None
+
+
+@pytest.mark.parametrize("name", ["deepseek_v3", "qwen3_moe"])
+def test_their_shards_are_one_model(folders, name, tmp_path):
+    folder, theirs = folders(name)
+    theirs.save_pretrained(tmp_path, max_shard_size="20KB")
+    assert len(list(tmp_path.glob("*.safetensors"))) > 3
+    whole, parts = load_transformer(folder), load_transformer(tmp_path)
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), parts.parameters(), strict=True))
 
 
 N_GREEDY = 24

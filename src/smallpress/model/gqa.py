@@ -23,7 +23,8 @@ class GroupedQueryAttention(nn.Module):
         attention, dim = config.attention, config.dim
         assert isinstance(attention, GQA)
         self.head_dim, self.layer, self.interleaved = attention.head_dim, layer, config.rope_interleaved
-        self.q_gain = softmax_scale(config) * self.head_dim**0.5  # what `attend` has too little
+        # What `attend` has too little; exactly 1 where it is right.
+        self.q_gain = 1.0 if attention.scale is None else softmax_scale(config) * self.head_dim**0.5
         self.norm_first = attention.qk_norm == "before_rope"
         q_dim, kv_dim = attention.n_heads * attention.head_dim, attention.n_kv_heads * attention.head_dim
         self.q = nn.Linear(dim, q_dim, bias=attention.q_bias)

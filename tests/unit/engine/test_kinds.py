@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from smallpress.engine.drafts import PromptLookup
 from smallpress.engine.engine import Engine
 from smallpress.engine.native_runner import NativeRunner
 from smallpress.engine.pages import page_bytes
@@ -44,6 +45,13 @@ def test_a_prompt_in_pieces_and_a_preempted_request_equal_one_pass(odd_model, pr
     runner = TorchRunner(odd_model, page_size=4, n_pages=17, dtype=torch.float32)  # too few for all at once
     for request, completion in zip(requests, Engine(runner, token_budget=8).generate(requests), strict=True):
         assert_says_what_one_pass_says(odd_model, request, completion)
+
+
+def test_guessed_text_changes_nothing(odd_model, prompt):
+    """Several tokens of one sequence in a step, behind a cache, some of them thrown away."""
+    request = Request(prompt(5) * 4, SamplingParams(max_tokens=20, temperature=0.0))
+    engine = Engine(TorchRunner(odd_model, page_size=4, n_pages=60, dtype=torch.float32), drafter=PromptLookup)
+    assert_says_what_one_pass_says(odd_model, request, engine.generate([request])[0])
 
 
 def test_new_weights_are_taken_over(odd_model, random_model, prompt):

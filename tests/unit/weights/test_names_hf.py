@@ -11,6 +11,7 @@ from smallpress.model.sizes import parameters
 from smallpress.run.errors import UserError
 from smallpress.weights.fp8 import E4M3
 from smallpress.weights.load import open_model
+from smallpress.weights.names import config_to_gguf
 from smallpress.weights.names_hf import config_from_hf
 from smallpress.weights.names_hf_out import config_to_hf
 from smallpress.weights.names_tensors import hf_tensors
@@ -238,6 +239,22 @@ def test_loading_holds_one_tensor_and_what_it_is_made_of(tiny_v3):
     assert total > 6 * stack and peak < 2.2 * stack  # the one before goes when the next is there
 
 
+def test_a_gguf_of_a_model_it_has_no_words_for_is_refused(odd_model):
+    config = odd_model.config
+    if config.family == "mistral":
+        assert config_to_gguf(config)["llama.attention.sliding_window"] == 6
+        return
+    with pytest.raises(UserError, match="is not implemented"):
+        config_to_gguf(config)
+
+
+def test_what_no_family_can_say_is_not_written_as_one_that_nearly_can(config_of):
+    experts = config_of["experts behind norms after rope"]
+    kept = experts.ffn.model_copy(update={"routed_scale": 2.0})  # Hunyuan has no such setting
+    with pytest.raises(UserError, match="no Hugging Face family"):
+        config_to_hf(experts.model_copy(update={"ffn": kept}))
+
+
 def test_e4m3_is_what_torch_has():
     import torch
 
@@ -274,5 +291,5 @@ def test_scales_of_tensors_that_are_not_fp8_are_surplus(tiny_v3):
     def edit(tensors):
         tensors["model.layers.0.mlp.gate_proj.weight_scale_inv"] = np.ones((3, 2), np.float32)
 
-    with pytest.raises(UserError, match="surplus: model[.]layers[.]0[.]mlp[.]gate_proj[.]weight_scale_inv"):
+    with pytest.raises(UserError, match=r"surplus: model\.layers\.0\.mlp\.gate_proj\.weight_scale_inv"):
         open_model(tiny_v3(edit, **FP8)[0])
