@@ -37,7 +37,8 @@ def fp32(path: Path) -> Logits:
 
     @torch.inference_mode()
     def logits(ids: list[int]) -> np.ndarray:
-        hidden = model(torch.tensor(ids), torch.arange(len(ids)), PackedCausal(TokenTree((Group(len(ids)),))))
+        attend = PackedCausal(TokenTree((Group(len(ids)),)), window=model.config.attention.window)
+        hidden = model(torch.tensor(ids), torch.arange(len(ids)), attend)
         return model.logits(hidden).numpy()
 
     return logits

@@ -105,26 +105,6 @@ def test_a_bfloat16_folder_is_read_as_such(folders, tmp_path, fake_tokenizer):
         assert torch.equal(ours, parameter.bfloat16()), name
 
 
-@pytest.fixture
-def fake_tokenizer(monkeypatch):
-    """Gives opened files a tokenizer that saves and says nothing: these models have none."""
-
-    class Nothing:
-        bos_id, eos_id, eos_ids = 1, 2, frozenset({2})
-
-        def save(self, folder):
-            pass
-
-        def gguf_metadata(self, n_ids):
-            return {}
-
-    def give(files):
-        monkeypatch.setattr(type(files), "tokenizer", lambda self: Nothing())
-        return files
-
-    return give
-
-
 GGUF_NAMES = {
     "model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output", "model.layers": "blk",
     "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm", "self_attn.q_proj": "attn_q",

@@ -7,7 +7,7 @@ FOREIGN = (
     *("max_position_embeddings", "rms_norm_eps", "n_embd", "d_model", "num_experts_per_tok", "block_size"),
     *("max_new_tokens", "block_table", "log_probs", "log_prob", "old_log_probs", "action_mask", "attn_implementation"),
 )
-TABLE = "src/smallpress/weights/names.py"
+TABLE = "src/smallpress/weights/names"
 
 
 def test_foreign_words_stand_only_in_the_table_of_foreign_names(package):
@@ -15,7 +15,7 @@ def test_foreign_words_stand_only_in_the_table_of_foreign_names(package):
     found = [
         f"{source.name}:{number} {word}"
         for source in package
-        if source.name != TABLE
+        if not source.name.startswith(TABLE)
         for number, line in enumerate(source.text.splitlines(), start=1)
         for word in pattern.findall(line)
     ]

@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from smallpress.model.shapes import tensor_shapes
 from smallpress.tokenizer.prompts import R1_ZERO
-from smallpress.weights.names import HF, config_from_hf, foreign_names, tensor_shapes
+from smallpress.weights.names import HF, foreign_names
+from smallpress.weights.names_hf import config_from_hf
 from smallpress.weights.safetensors_writer import write_safetensors
 
 ANSWERS = [f"<answer>{number}</answer>" for number in range(1, 25)]

@@ -1,11 +1,11 @@
-"""The smallest decoder that has everything: grouped heads, two layers, a choice of biases and of the head."""
+"""Small decoders: one of the llama family with a choice of biases and of the head, and one of every other kind."""
 
 from collections.abc import Callable
 
 import pytest
 import torch
 
-from smallpress.model.config import GQA, Dense, ModelConfig
+from smallpress.model.config import GQA, MLA, MTP, Dense, Linear, ModelConfig, MoE, Window, Yarn
 from smallpress.model.transformer import Transformer, init_weights
 
 
@@ -37,3 +37,86 @@ def _tiny_model(vocab_size: int = 32, tied_head: bool = True, biases: str = "", 
 def tiny_model() -> Callable[..., Transformer]:
     """Builds a fresh one at each call."""
     return _tiny_model
+
+
+SIZES = {"vocab_size": 97, "dim": 20, "n_layers": 3, "norm_eps": 1e-5, "rope_theta": 1e4, "max_seq_len": 256}
+HEADS = {"n_heads": 6, "n_kv_heads": 2, "head_dim": 8}
+LATENT = {"kv_lora_rank": 12, "qk_nope_head_dim": 6, "qk_rope_head_dim": 4, "v_head_dim": 5}
+EXPERTS = MoE(
+    n_routed_experts=8,
+    n_active_experts=3,
+    n_shared_experts=1,
+    moe_inter_dim=7,
+    score="sigmoid",
+    expert_bias=True,
+    n_groups=4,
+    n_active_groups=2,
+    routed_scale=2.5,
+    dense_layers=(0,),
+    dense=Dense(inter_dim=24),
+)
+CONFIGS = {
+    "latent, experts, mtp": ModelConfig(
+        family="deepseek_v3",
+        attention=MLA(n_heads=3, q_lora_rank=9, **LATENT),
+        ffn=EXPERTS,
+        rope_interleaved=True,
+        rope_scaling=Yarn(factor=4, original_max_seq_len=64, mscale=0.7, mscale_all_dim=1.0),
+        mtp=MTP(n_modules=1),
+        **SIZES,
+    ),
+    "latent without q lora": ModelConfig(
+        family="deepseek_v2", attention=MLA(n_heads=4, bias=True, **LATENT), ffn=Dense(inter_dim=24), **SIZES
+    ),
+    "windows with their own rope, post norms": ModelConfig(
+        family="gemma3_text",
+        attention=GQA(
+            **HEADS, qk_norm="before_rope", scale=0.3, window=Window(length=5, layers=(0, 2), rope_theta=1e3)
+        ),
+        ffn=Dense(inter_dim=24, activation="gelu_tanh"),
+        rope_scaling=Linear(factor=8),
+        post_norms=True,
+        embed_scale=20**0.5,
+        tied_head=True,
+        **SIZES,
+    ),
+    "a window on every layer": ModelConfig(
+        family="mistral",
+        attention=GQA(**HEADS, window=Window(length=6, layers=(0, 1, 2))),
+        ffn=Dense(inter_dim=24),
+        **SIZES,
+    ),
+    "experts behind norms after rope": ModelConfig(
+        family="hunyuan_v1_moe",
+        attention=GQA(**HEADS, qk_norm="after_rope"),
+        ffn=MoE(n_routed_experts=4, n_active_experts=2, n_shared_experts=1, moe_inter_dim=9),
+        **SIZES,
+    ),
+}
+
+
+@pytest.fixture(params=CONFIGS)
+def odd_model(request: pytest.FixtureRequest) -> Transformer:
+    """A model of each kind, with norms, biases and selection biases away from ones and zeros."""
+    return _random_model(CONFIGS[request.param])
+
+
+@pytest.fixture(scope="session")
+def config_of() -> dict[str, ModelConfig]:
+    return CONFIGS
+
+
+@pytest.fixture(scope="session")
+def random_model() -> Callable[[ModelConfig], Transformer]:
+    return _random_model
+
+
+def _random_model(config: ModelConfig) -> Transformer:
+    model = Transformer(config)
+    init_weights(model, std=0.4, seed=0)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 1:
+                parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.2)
+    return model

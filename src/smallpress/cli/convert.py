@@ -104,8 +104,8 @@ def _check_out(out: Path, to: str, files: "ModelFiles", force: bool) -> None:
 
 
 def _hf_plan(out: Path, files: "ModelFiles", dtype: str | None, force: bool) -> Plan:
+    from smallpress.model.shapes import tensor_shapes
     from smallpress.weights.export import STORED_AS, WeightsOnDemand, save_hf_folder
-    from smallpress.weights.names import tensor_shapes
 
     dtype = dtype or ("bfloat16" if files.stored("embed.weight")[0] == "BF16" else "float32")
     weights = {name: math.prod(shape) for name, shape in tensor_shapes(files.config).items()}

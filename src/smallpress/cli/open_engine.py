@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from smallpress.engine.engine import Engine, Runner
     from smallpress.engine.native_runner import Packing
+    from smallpress.model.config import ModelConfig
     from smallpress.model.transformer import Transformer
     from smallpress.weights.load import ModelFiles
 
@@ -30,8 +31,16 @@ def has_native_core() -> bool:
     return True
 
 
-def number_format(choice: NumberFormat | Auto = "auto") -> NumberFormat:
-    """What to generate in. auto: 8 bits in the native core; without it, what torch multiplies fastest here."""
+def native_runs(config: "ModelConfig") -> bool:
+    """Whether there is a native core here, and it runs such a model."""
+    from smallpress.engine.native_support import not_native
+
+    return has_native_core() and not_native(config) is None
+
+
+def number_format(choice: NumberFormat | Auto = "auto", config: "ModelConfig | None" = None) -> NumberFormat:
+    """What to generate in. auto: 8 bits in the native core; without it, or for a `config` it does not run, what torch
+    multiplies fastest here."""
     from smallpress.run.errors import UserError
     from smallpress.run.machine import this_machine
 
@@ -41,7 +50,7 @@ def number_format(choice: NumberFormat | Auto = "auto") -> NumberFormat:
         )
     if choice != "auto":
         return choice
-    if has_native_core():
+    if has_native_core() if config is None else native_runs(config):
         return "int8"
     return "bfloat16" if BF16_FEATURES & set(this_machine().cpu_features) else "float32"
 
@@ -52,7 +61,8 @@ def open_engine(
     """Room for `n_running` requests of `tokens_each` at once, or what memory allows of it.
 
     auto: where the native core is there, the bits of a 4-bit file for few requests, which wait for memory, and 8 for
-    many, which wait for arithmetic. float32 is computed by torch, as is everything where there is no native core.
+    many, which wait for arithmetic. float32 is computed by torch, as is everything where there is no native core, and
+    every model it does not run; the formats that torch lacks are then refused.
     `drafts`: text that repeats itself is guessed ahead, which pays where few requests run.
     """
     from smallpress.engine.drafts import PromptLookup
@@ -60,12 +70,12 @@ def open_engine(
     from smallpress.engine.pages import page_bytes
     from smallpress.run.machine import this_machine
 
-    format = number_format(choice)
+    format = number_format(choice, files.config)
     free = this_machine().memory_free or 4 << 30
     page = page_bytes(files.config, PAGE_SIZE, 4 if format == "float32" else 2)
     drafter = PromptLookup if drafts else None
     n_pages = max(1, min(_n_pages(n_running, tokens_each), int(SHARE_OF_MEMORY * free) // page))
-    if format != "float32" and has_native_core():
+    if format != "float32" and (format in QUANTIZED or native_runs(files.config)):
         from smallpress.engine.native_runner import NativeRunner
 
         packing: Packing = "stored" if choice == "auto" and n_running <= FEW else format
@@ -84,7 +94,7 @@ def engine_over(model: "Transformer", format: NumberFormat, n_running: int, toke
     from smallpress.engine.engine import Engine
 
     n_pages = _n_pages(n_running, tokens_each)
-    if format == "float32" or not has_native_core():
+    if format == "float32" or not (format in QUANTIZED or native_runs(model.config)):
         return Engine(_torch_runner(model, format, n_pages), n_running)
     from smallpress.engine.native_runner import NativeRunner
 

@@ -6,6 +6,8 @@ that pair stands for one more key, whose score is the log-sum-exp and whose valu
 Pages hold the truth. What the rectangles of `decode_plan` gathered from them is kept for the steps that follow, as
 decoding mostly adds one token to each of the same sequences: the new keys are added to the kept ones too, and nothing
 is gathered. Rows of sequences that ended are carried along until they are too many.
+
+Where some layers have a window nothing is shared, as every row's window begins elsewhere.
 """
 
 import numpy as np
@@ -14,6 +16,7 @@ from torch import Tensor
 
 from smallpress.engine.batch import Batch
 from smallpress.engine.decode_plan import Own, Shared, plan_decode
+from smallpress.model.config import Window
 
 KEPT_BYTES = 1 << 30  # beyond this, keys are gathered in every step rather than kept twice
 LIVE_SHARE = 0.75  # of the rows that were kept; with fewer left, the rest is gathered anew
@@ -44,17 +47,17 @@ class DecodeAttention:
     """The decode rows of a step and, while `go_on` holds, of the steps after it.
 
     Slot i is row i of the step this was made for. Later steps may have fewer rows, in any order. `kv` is [n_layers, 2,
-    n_pages, page_size, K * D].
+    n_pages, page_size, K * D], or [n_layers, 1, ...] where the keys are the values too.
     """
 
-    def __init__(self, batch: Batch, kv: Tensor, n_heads: int, head_dim: int):
-        n_layers, _, _, page_size, kv_dim = kv.shape
-        shared, own = plan_decode(batch.tables_BP, batch.lengths_B, page_size)
+    def __init__(self, batch: Batch, kv: Tensor, n_heads: int, head_dim: int, window: Window | None = None):
+        n_layers, n_kinds, _, page_size, kv_dim = kv.shape
+        shared, own = plan_decode(batch.tables_BP, batch.lengths_B, page_size, shares=window is None)
         self.device, self.slots, self.lengths = kv.device, batch.request_ids_B, batch.lengths_B.copy()
         n_pages = sum(plan.tables_GP.size for plan in shared) + sum(plan.tables_RP.size for plan in own)
-        self.keeps = n_layers * 2 * n_pages * page_size * kv_dim * kv.dtype.itemsize <= KEPT_BYTES
+        self.keeps = n_layers * n_kinds * n_pages * page_size * kv_dim * kv.dtype.itemsize <= KEPT_BYTES
         self.shared = [SharedAttention(plan, kv, self.keeps, len(self.slots), n_heads, head_dim) for plan in shared]
-        self.own = [OwnAttention(plan, kv, self.keeps, n_heads, head_dim) for plan in own]
+        self.own = [OwnAttention(plan, kv, self.keeps, n_heads, head_dim, window) for plan in own]
         self._place(np.arange(len(self.slots)), first=True)
 
     def go_on(self, batch: Batch) -> bool:
@@ -140,13 +143,13 @@ class SharedAttention:
         """[G, K, S, D] each."""
         if not self.gathers:
             return self.kept[layer]
-        k_GKSD, v_GKSD = (
+        kinds = [
             gather_pages(pages, self.tables_GP).view(self.G, -1, self.K, self.D).transpose(1, 2)
             for pages in self.kv[layer]
-        )
+        ]
         if self.keeps:
-            self.kept[layer] = k_GKSD, v_GKSD
-        return k_GKSD, v_GKSD
+            self.kept[layer] = kinds[0], kinds[-1]
+        return kinds[0], kinds[-1]
 
 
 class OwnAttention:
@@ -160,8 +163,8 @@ class OwnAttention:
     using them.
     """
 
-    def __init__(self, plan: Own, kv: Tensor, keeps: bool, n_heads: int, head_dim: int):
-        self.kv, self.plan, self.keeps, self.gathers = kv, plan, keeps, True
+    def __init__(self, plan: Own, kv: Tensor, keeps: bool, n_heads: int, head_dim: int, window: Window | None):
+        self.kv, self.plan, self.keeps, self.gathers, self.window = kv, plan, keeps, True, window
         H, D, K, J = n_heads, head_dim, kv.shape[-1] // head_dim, n_heads * head_dim // kv.shape[-1]
         R, S = len(plan.rows_R), plan.tables_RP.shape[1] * kv.shape[3]
         self.R, self.S, self.K, self.J, self.D = R, S, K, J, D
@@ -172,6 +175,7 @@ class OwnAttention:
         self.q_RHX = q_RKJKD.view(R, H, K * D)  # X = K * D
         self.q_diagonal_RKJD = q_RKJKD.diagonal(dim1=1, dim2=3).permute(0, 3, 1, 2)
         self.products_RHS, self.scores_RHS, self.probs_RHS, self.bias_RHS = kv.new_zeros(4, R, H, S)
+        self.window_bias_RHS = self.bias_RHS if window is None else torch.zeros_like(self.bias_RHS)
         self.last_score_RH = self.scores_RHS[:, :, -1]
         self.last_prob_RKJ1 = self.probs_RHS[:, :, -1:].view(R, K, J, 1)
         self.mix_RHX = kv.new_empty(R, H, K * D)
@@ -185,7 +189,11 @@ class OwnAttention:
         """Set how much each row reads and, after the first step, where each new key goes."""
         device, self.gathers = self.kv.device, first
         lengths_R = lengths_S[self.plan.rows_R] - self.plan.n_shared[self.plan.rows_R]
-        self.bias_RHS.copy_(_bias(np.arange(self.S) >= lengths_R[:, None], self.kv)[:, None])
+        outside_RS = np.arange(self.S) >= lengths_R[:, None]
+        self.bias_RHS.copy_(_bias(outside_RS, self.kv)[:, None])
+        if self.window is not None:
+            outside_RS |= np.arange(self.S) < lengths_R[:, None] - self.window.length
+            self.window_bias_RHS.copy_(_bias(outside_RS, self.kv)[:, None])
         rows_R = row_of_slot[self.plan.rows_R]
         live = np.flatnonzero(rows_R >= 0)
         self.new_places = torch.from_numpy(live * self.S + lengths_R[live] - 1).to(device)
@@ -197,7 +205,9 @@ class OwnAttention:
         k_RXS, v_RSX = self._keys_and_values(layer, new)
         self.q_diagonal_RKJD.copy_(q_RHD.view(R, K, J, D))
         torch.bmm(self.q_RHX, k_RXS, out=self.products_RHS)
-        torch.add(self.bias_RHS, self.products_RHS, alpha=D**-0.5, out=self.scores_RHS)
+        windowed = self.window is not None and layer in self.window.layers
+        bias_RHS = self.window_bias_RHS if windowed else self.bias_RHS
+        torch.add(bias_RHS, self.products_RHS, alpha=D**-0.5, out=self.scores_RHS)
         if base is not None:
             self.last_score_RH.copy_(base[1])
         torch.softmax(self.scores_RHS, -1, out=self.probs_RHS)
@@ -212,13 +222,15 @@ class OwnAttention:
     def _keys_and_values(self, layer: int, new: Pair) -> Pair:
         """[R, K * D, S] and [R, S, K * D]."""
         if self.gathers:
-            k_RSX, v_RSX = (gather_pages(pages, self.tables_RP) for pages in self.kv[layer])
+            kinds = [gather_pages(pages, self.tables_RP) for pages in self.kv[layer]]
+            k_RSX, v_RSX = kinds[0], kinds[-1]
             v_RSX[:, -1] = 0
             if self.keeps:
                 self.kept[layer] = k_RSX, v_RSX
         else:
             k_RSX, v_RSX = self.kept[layer]
-            for kept_RSX, new_BKD in zip((k_RSX, v_RSX), new, strict=True):
+            kinds = [k_RSX, v_RSX][: len(self.kv[layer])]
+            for kept_RSX, new_BKD in zip(kinds, new, strict=False):
                 fresh = new_BKD if self.all_new else new_BKD.index_select(0, self.new_rows)
                 kept_RSX.view(-1, self.K, self.D).index_copy_(0, self.new_places, fresh)
         return k_RSX.transpose(1, 2), v_RSX

@@ -32,9 +32,11 @@ class Own:
     n_shared: np.ndarray  # [B]: tokens that each row of the step reads in a `Shared` rectangle instead
 
 
-def plan_decode(tables_BP: np.ndarray, lengths_B: np.ndarray, page_size: int) -> tuple[list[Shared], list[Own]]:
-    """Rectangles that together cover every token of every row exactly once."""
-    groups, n_shared_B = _groups(tables_BP, lengths_B, page_size)
+def plan_decode(
+    tables_BP: np.ndarray, lengths_B: np.ndarray, page_size: int, shares: bool = True
+) -> tuple[list[Shared], list[Own]]:
+    """Rectangles that together cover every token of every row exactly once; with `shares` False each row on its own."""
+    groups, n_shared_B = _groups(tables_BP, lengths_B, page_size) if shares else ([], np.zeros_like(lengths_B))
     return _shared(groups, tables_BP, n_shared_B, page_size), _own(tables_BP, lengths_B, n_shared_B, page_size)
 
 

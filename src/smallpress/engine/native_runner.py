@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from smallpress import _native
 from smallpress.engine.batch import Batch
 from smallpress.engine.named_weights import DAMAGED, broken_logits, check_names_and_shapes
+from smallpress.engine.native_support import native_length, not_native
 from smallpress.engine.randomness import uniforms
 from smallpress.engine.request import SamplingParams
-from smallpress.model.config import ModelConfig
+from smallpress.model.config import GQA, Dense, ModelConfig
+from smallpress.model.shapes import tensor_shapes
 from smallpress.run.errors import UserError
 from smallpress.weights.load import ModelFiles
-from smallpress.weights.names import tensor_shapes
 
 Packing = Literal["stored", "int4", "int8", "bfloat16"]
 """stored: 4 bits where the file has so few, with its own codes, else 8. In int4 embedding and head keep 8."""
@@ -62,17 +63,20 @@ class NativeRunner:
         return runner
 
     def _begin(self, config: ModelConfig, page_size: int, n_pages: int, kernels: str) -> None:
+        if lacks := not_native(config):
+            raise UserError(f"the native core does not run {lacks} yet", "use --dtype float32, which torch computes")
+        heads, ffn = config.attention, config.ffn
+        assert isinstance(heads, GQA) and isinstance(ffn, Dense)
         self.page_size, self.n_pages, self.vocab_size = page_size, n_pages, config.vocab_size
-        self.max_seq_len = config.max_seq_len
+        self.max_seq_len = native_length(config)
         self.shapes = tensor_shapes(config)
-        heads = config.attention
         self.core = _native.Model(
             dim=config.dim,
             n_layers=config.n_layers,
             n_heads=heads.n_heads,
             n_kv_heads=heads.n_kv_heads,
             head_dim=heads.head_dim,
-            inter_dim=config.ffn.inter_dim,
+            inter_dim=ffn.inter_dim,
             vocab_size=config.vocab_size,
             norm_eps=config.norm_eps,
             rope_theta=config.rope_theta,

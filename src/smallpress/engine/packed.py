@@ -1,4 +1,4 @@
-"""The fast form of `model.Transformer`, for generation only: same interface, same numbers within its dtype's rounding.
+"""A fast form of `model.Transformer`, for generation only: same interface, same numbers within its dtype's rounding.
 
 What is different from the plain form:
 
@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from smallpress.model.config import ModelConfig
+from smallpress.model.config import GQA, Dense, ModelConfig
 from smallpress.model.gqa import Attend
 from smallpress.model.rope import rope_tables
 
@@ -31,6 +31,16 @@ def can_pack(dtype: torch.dtype, device: torch.device) -> bool:
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
         and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     )
+
+
+def has_packed_form(config: ModelConfig) -> bool:
+    """Whether the model has no parts but those laid out here: those of the llama family, scaled rotation among them."""
+    attention, ffn = config.attention, config.ffn
+    if not isinstance(attention, GQA) or not isinstance(ffn, Dense) or ffn.activation != "silu":
+        return False
+    plain_scores = attention.qk_norm is None and attention.scale is None
+    one_rope = not config.rope_interleaved and (attention.window is None or attention.window.rope_theta is None)
+    return plain_scores and one_rope and not config.post_norms and config.embed_scale == 1.0
 
 
 class Linear:
@@ -78,6 +88,8 @@ class Block:
 
 
 class PackedTransformer:
+    """Of a config that `has_packed_form`."""
+
     def __init__(self, config: ModelConfig, dtype: torch.dtype, named: Mapping[str, Tensor]):
         self.config, self.dtype = config, dtype
         self.load(named)
@@ -119,9 +131,10 @@ class PackedTransformer:
     def __call__(self, ids_N: Tensor, positions_N: Tensor, attend: Attend) -> Tensor:
         """Hidden states after the final norm, its weight left to the head; [N, M]."""
         heads = self.config.attention
+        assert isinstance(heads, GQA)
         H, K, D = heads.n_heads, heads.n_kv_heads, heads.head_dim
         N = len(ids_N)
-        cos, sin = rope_tables(positions_N, D, self.config.rope_theta, self.dtype)
+        cos, sin = rope_tables(positions_N, D, self.config.rope_theta, self.dtype, self.config.rope_scaling)
         # Written out for every head, [N, (H + K) * D]: one flat product is twice as fast as a broadcast one.
         cos_NX, sin_NX = (torch.cat((a, b), -1).expand(N, H + K, D).flatten(1) for a, b in ((cos, cos), (-sin, sin)))
         x_NM = self.embed_VM[ids_N].float()

@@ -17,6 +17,7 @@ from hashlib import blake2b
 import numpy as np
 
 from smallpress.model.config import ModelConfig
+from smallpress.model.sizes import cache_bytes
 
 ROOT_KEY = b""
 
@@ -27,9 +28,8 @@ def page_key(parent: bytes, ids: Sequence[int]) -> bytes:
 
 
 def page_bytes(config: ModelConfig, page_size: int, itemsize: int) -> int:
-    """Memory of one page: keys and values of `page_size` tokens in every layer, `itemsize` bytes a number."""
-    kv_dim = config.attention.n_kv_heads * config.attention.head_dim
-    return config.n_layers * 2 * page_size * kv_dim * itemsize
+    """Memory of one page: what `page_size` tokens leave in every layer, `itemsize` bytes a number."""
+    return cache_bytes(config, page_size, 8 * itemsize)
 
 
 class PagePool:

@@ -1,4 +1,7 @@
-"""The torch runner: one forward pass a step over every token that is due, keys and values in pages."""
+"""The torch runner: one forward pass a step over every token that is due, keys and values in pages.
+
+Of latent attention the pages hold the latents, once: see `model.mla`.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,10 +13,12 @@ from torch import Tensor
 from smallpress.engine.batch import Batch
 from smallpress.engine.decode_attention import DecodeAttention
 from smallpress.engine.named_weights import check_names_and_shapes
-from smallpress.engine.packed import PackedTransformer
+from smallpress.engine.packed import PackedTransformer, has_packed_form
 from smallpress.engine.paged_attention import PagedAttention
+from smallpress.engine.plain import PlainTransformer
 from smallpress.engine.request import SamplingParams
 from smallpress.engine.sampler import sample
+from smallpress.model.config import GQA
 from smallpress.model.transformer import Transformer
 
 
@@ -27,7 +32,8 @@ class TorchRunner:
         self.config, self.page_size, self.n_pages = config, page_size, n_pages
         self.vocab_size, self.max_seq_len = config.vocab_size, config.max_seq_len
         self.shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-        self.model = PackedTransformer(config, dtype, dict(model.named_parameters()))
+        form = PackedTransformer if has_packed_form(config) else PlainTransformer
+        self.model = form(config, dtype, dict(model.named_parameters()))
         self.reset()
 
     def reset(self) -> None:
@@ -36,8 +42,8 @@ class TorchRunner:
         Pages begin as zeros, not as garbage, and a failed step may have left NaN in them: a masked place still
         multiplies its value by a weight of zero, and 0 * NaN is NaN.
         """
-        heads = self.config.attention
-        shape = (self.config.n_layers, 2, self.n_pages, self.page_size, heads.n_kv_heads * heads.head_dim)
+        n_kinds, width = self.config.attention.cache_shape
+        shape = (self.config.n_layers, n_kinds, self.n_pages, self.page_size, width)
         self.kv = _zeros(shape, self.model.dtype, self.model.embed_VM.device)
         self.decode: DecodeAttention | None = None
 
@@ -46,7 +52,7 @@ class TorchRunner:
         """Logits [R, V] of the rows that `batch.logit_rows_R` names, in the runner's dtype."""
         device = self.kv.device
         decode = self._decode_rows(batch)
-        attend = PagedAttention(self.kv, batch, decode)
+        attend = PagedAttention(self.kv, batch, decode, self.config.attention.window)
         ids_N, positions_N = (torch.from_numpy(array).to(device) for array in (batch.ids_N, batch.positions_N))
         hidden_NM = self.model(ids_N, positions_N, attend)
         self.decode = decode
@@ -62,8 +68,11 @@ class TorchRunner:
         if decode is not None and decode.go_on(batch):
             return decode
         del decode  # its memory is for the new one
-        heads = self.config.attention
-        return DecodeAttention(batch, self.kv, heads.n_heads, heads.head_dim) if len(batch.lengths_B) else None
+        if len(batch.lengths_B) == 0:
+            return None
+        attention = self.config.attention
+        width = attention.head_dim if isinstance(attention, GQA) else self.kv.shape[-1]
+        return DecodeAttention(batch, self.kv, attention.n_heads, width, attention.window)
 
     @torch.inference_mode()
     def sample(

@@ -8,8 +8,8 @@ import numpy as np
 from smallpress.engine.engine import Engine
 from smallpress.engine.request import Request, SamplingParams
 from smallpress.model.config import ModelConfig
+from smallpress.model.sizes import cache_bytes, multiply_adds
 from smallpress.run.seeds import derive_seed
-from smallpress.weights.names import tensor_shapes
 
 SHORT = 16  # tokens of the prompts that decoding starts from
 
@@ -74,26 +74,14 @@ def _ids(vocab_size: int, n: int, *parts: int) -> tuple[int, ...]:
     return tuple(np.random.default_rng(derive_seed("speed", *parts)).integers(0, vocab_size, n).tolist())
 
 
-def multiply_adds_a_token(config: ModelConfig, n_context: float) -> float:
-    """Of one token in all weights but the embedding's row, and in attention over `n_context` tokens on average."""
-    matrices = sum(shape[0] * shape[1] for name, shape in tensor_shapes(config).items() if len(shape) == 2)
-    if not config.tied_head:
-        matrices -= config.vocab_size * config.dim
-    heads = config.attention
-    return matrices + 2 * n_context * config.n_layers * heads.n_heads * heads.head_dim
-
-
 def most_tokens(machine: Machine, config: ModelConfig, weight_bytes: int, trial: Trial) -> float:
     """Tokens a second no program can exceed here: a step reads every weight and the caches once, and multiplies.
 
     Keys and values are bf16; a prompt reads its own cache once, not once a token, which counts as nothing.
     """
-    heads = config.attention
     n_rows = trial.n_running if trial.n_new else trial.n_prompt
     n_context = trial.n_prompt + trial.n_new / 2 if trial.n_new else trial.n_prompt / 2
-    cache = (
-        trial.n_running * n_context * 4 * config.n_layers * heads.n_kv_heads * heads.head_dim if trial.n_new else 0.0
-    )
+    cache = trial.n_running * n_context * cache_bytes(config) if trial.n_new else 0.0
     reading = (weight_bytes + cache) / machine.bandwidth
-    multiplying = n_rows * multiply_adds_a_token(config, n_context) / machine.multiply_adds
+    multiplying = n_rows * multiply_adds(config, n_context) / machine.multiply_adds
     return n_rows / max(reading, multiplying)

@@ -11,11 +11,14 @@ Every completion sees the prefix, its prompt and itself, never its siblings. A p
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from smallpress.model.config import Window
 
 EXPLICIT_KEYS = 1024
 """Up to this many keys the scores are held: two batched products run 2-4 times as fast as the fused CPU kernel, forward
@@ -66,34 +69,43 @@ class PackedCausal:
     True
     """
 
-    def __init__(self, tree: TokenTree, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"):
+    def __init__(
+        self,
+        tree: TokenTree,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+        window: Window | None = None,
+    ):
+        """`window`: the config's, whose layers see less than all."""
         self.tree = tree
         self.lens = [tree.prefix_len]
         for group in tree.groups:
             self.lens += [group.prompt_len, sum(group.completion_lens)]
-        self.prefix_bias = _causal_bias(tree.prefix_len, tree.prefix_len, dtype, device)
-        self.plans = [_GroupPlan(tree.prefix_len, group, dtype, device) for group in tree.groups]
+        self.masks = _TreeMasks(tree, None, dtype, device)
+        self.windowed = () if window is None else window.layers
+        self.window_masks = self.masks if window is None else _TreeMasks(tree, window.length, dtype, device)
 
-    def __call__(self, layer: int, q_NHD: Tensor, k_NKD: Tensor, v_NKD: Tensor) -> Tensor:
+    def __call__(self, layer: int, q_NHD: Tensor, k_NKD: Tensor, v_NKW: Tensor) -> Tensor:
+        attend = partial(self._attend_tree, self.window_masks if layer in self.windowed else self.masks)
         if torch.is_grad_enabled():
-            return _Recomputed.apply(self._attend_tree, q_NHD, k_NKD, v_NKD)
-        return self._attend_tree(q_NHD, k_NKD, v_NKD)
+            return _Recomputed.apply(attend, q_NHD, k_NKD, v_NKW)
+        return attend(q_NHD, k_NKD, v_NKW)
 
-    def _attend_tree(self, q_NHD: Tensor, k_NKD: Tensor, v_NKD: Tensor) -> Tensor:
+    def _attend_tree(self, masks: "_TreeMasks", q_NHD: Tensor, k_NKD: Tensor, v_NKW: Tensor) -> Tensor:
         assert len(q_NHD) == self.tree.n_tokens, f"{len(q_NHD)=} but the tree holds {self.tree.n_tokens} tokens"
-        first, *rest = zip(q_NHD.split(self.lens), k_NKD.split(self.lens), v_NKD.split(self.lens), strict=True)
-        q_1SHD, k_1SKD, v_1SKD = (x[None] for x in first)
-        prefix = (k_1SKD, v_1SKD)
-        outs = [_attend(q_1SHD, k_1SKD, v_1SKD, self.prefix_bias)[0]] if self.tree.prefix_len else []
-        for plan, (q_P, k_P, v_P), completions in zip(self.plans, rest[::2], rest[1::2], strict=True):
-            k_1SKD, v_1SKD = (torch.cat((old, new[None]), 1) for old, new in zip(prefix, (k_P, v_P), strict=True))
-            outs.append(_attend(q_P[None], k_1SKD, v_1SKD, plan.prompt_bias)[0])
+        first, *rest = zip(q_NHD.split(self.lens), k_NKD.split(self.lens), v_NKW.split(self.lens), strict=True)
+        q_1SHD, k_1SKD, v_1SKW = (x[None] for x in first)
+        prefix = (k_1SKD, v_1SKW)
+        outs = [_attend(q_1SHD, k_1SKD, v_1SKW, masks.prefix)[0]] if self.tree.prefix_len else []
+        for plan, (q_P, k_P, v_P), completions in zip(masks.groups, rest[::2], rest[1::2], strict=True):
+            k_1SKD, v_1SKW = (torch.cat((old, new[None]), 1) for old, new in zip(prefix, (k_P, v_P), strict=True))
+            outs.append(_attend(q_P[None], k_1SKD, v_1SKW, plan.prompt_bias)[0])
             if plan.T:
-                q_GTHD, k_GTKD, v_GTKD = (plan.rectangle(x) for x in completions)
+                q_GTHD, k_GTKD, v_GTKW = (plan.rectangle(x) for x in completions)
                 k_GSKD = torch.cat((k_1SKD.expand(plan.G, -1, -1, -1), k_GTKD), 1)
-                v_GSKD = torch.cat((v_1SKD.expand(plan.G, -1, -1, -1), v_GTKD), 1)
-                out_GTHD = _attend(q_GTHD, k_GSKD, v_GSKD, plan.bias)
-                outs.append(out_GTHD.flatten(0, 1).index_select(0, plan.unpad))
+                v_GSKW = torch.cat((v_1SKW.expand(plan.G, -1, -1, -1), v_GTKW), 1)
+                out_GTHW = _attend(q_GTHD, k_GSKD, v_GSKW, plan.bias)
+                outs.append(out_GTHW.flatten(0, 1).index_select(0, plan.unpad))
         return torch.cat(outs)
 
 
@@ -120,10 +132,19 @@ class _Recomputed(torch.autograd.Function):
         return None, *torch.autograd.grad(out_NHD, inputs, grad_NHD)
 
 
+class _TreeMasks:
+    """What may be seen where, for the layers with one window, or with none."""
+
+    def __init__(self, tree: TokenTree, window: int | None, dtype: torch.dtype, device: torch.device | str):
+        bias = partial(_causal_bias, window=window, dtype=dtype, device=device)
+        self.prefix = bias(tree.prefix_len, tree.prefix_len)
+        self.groups = [_GroupPlan(tree.prefix_len, group, bias, device) for group in tree.groups]
+
+
 class _GroupPlan:
     """The index rows that lay one group's completions out as a rectangle, built once and used by every layer."""
 
-    def __init__(self, prefix_len: int, group: Group, dtype: torch.dtype, device: torch.device | str):
+    def __init__(self, prefix_len: int, group: Group, bias: Callable[[int, int], Tensor], device: torch.device | str):
         context = prefix_len + group.prompt_len
         lens = torch.tensor(group.completion_lens, dtype=torch.long)
         self.G, self.T = len(lens), int(lens.max()) if len(lens) else 0
@@ -132,30 +153,34 @@ class _GroupPlan:
         inside_GT = steps < lens[:, None]
         self.pad = torch.where(inside_GT, offsets[:, None] + steps, 0).flatten().to(device)
         self.unpad = inside_GT.flatten().nonzero()[:, 0].to(device)
-        self.prompt_bias = _causal_bias(group.prompt_len, context, dtype, device)
-        self.bias = _causal_bias(self.T, context + self.T, dtype, device)
+        self.prompt_bias = bias(group.prompt_len, context)
+        self.bias = bias(self.T, context + self.T)
 
     def rectangle(self, x_NHD: Tensor) -> Tensor:
         """The completions as [G, T, H, D]; places past an end hold another token, which no kept query ever sees."""
         return x_NHD.index_select(0, self.pad).unflatten(0, (self.G, self.T))
 
 
-def _causal_bias(T: int, S: int, dtype: torch.dtype, device: torch.device | str) -> Tensor:
-    """[T, S]: 0 where the query may look, -inf at its future; the T queries are the last T of the S positions."""
-    return torch.full((T, S), -torch.inf, dtype=dtype, device=device).triu(S - T + 1)
+def _causal_bias(T: int, S: int, window: int | None, dtype: torch.dtype, device: torch.device | str) -> Tensor:
+    """[T, S]: 0 where the query may look, -inf at its future and before its window; the T queries are the last T of the
+    S positions."""
+    bias_TS = torch.full((T, S), -torch.inf, dtype=dtype, device=device)
+    if window is None:
+        return bias_TS.triu(S - T + 1)
+    return bias_TS.triu(S - T + 1) + bias_TS.tril(S - T - window)
 
 
-def _attend(q_BTHD: Tensor, k_BSKD: Tensor, v_BSKD: Tensor, bias_TS: Tensor) -> Tensor:
+def _attend(q_BTHD: Tensor, k_BSKD: Tensor, v_BSKW: Tensor, bias_TS: Tensor) -> Tensor:
     """Attention with an additive mask; J = H / K query heads lie along the time axis, so keys are never repeated."""
     B, T, H, D = q_BTHD.shape
     S, K = k_BSKD.shape[1:3]
-    J = H // K
+    J, W = H // K, v_BSKW.shape[-1]
     q_CXD = q_BTHD.view(B, T, K, J, D).permute(0, 2, 3, 1, 4).reshape(B * K, J * T, D)  # C = B K
-    k_CSD, v_CSD = (x.transpose(1, 2).reshape(B * K, S, D) for x in (k_BSKD, v_BSKD))
+    k_CSD, v_CSW = (x.transpose(1, 2).reshape(B * K, S, x.shape[-1]) for x in (k_BSKD, v_BSKW))
     bias_XS = bias_TS.repeat(J, 1)
     if S <= EXPLICIT_KEYS:
         probs_CXS = torch.baddbmm(bias_XS.expand(B * K, -1, -1), q_CXD, k_CSD.mT, alpha=D**-0.5).softmax(-1)
-        out_CXD = torch.bmm(probs_CXS, v_CSD)
+        out_CXW = torch.bmm(probs_CXS, v_CSW)
     else:
-        out_CXD = F.scaled_dot_product_attention(q_CXD[None], k_CSD[None], v_CSD[None], attn_mask=bias_XS)[0]
-    return out_CXD.view(B, K, J, T, D).permute(0, 3, 1, 2, 4).reshape(B, T, H, D)
+        out_CXW = F.scaled_dot_product_attention(q_CXD[None], k_CSD[None], v_CSW[None], attn_mask=bias_XS)[0]
+    return out_CXW.view(B, K, J, T, W).permute(0, 3, 1, 2, 4).reshape(B, T, H, W)

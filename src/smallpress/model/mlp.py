@@ -1,42 +1,67 @@
 """The dense feed-forward."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from smallpress.model.config import Dense
+from smallpress.model.config import Activation, Dense
+
+ACTIVATIONS: dict[Activation, tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]] = {
+    "silu": (F.silu, torch.ops.aten.silu_backward),
+    "gelu_tanh": (partial(F.gelu, approximate="tanh"), partial(torch.ops.aten.gelu_backward, approximate="tanh")),
+}
+"""The function, and (gradient of its output, its input) -> gradient of its input."""
 
 
-class SwiGLU(nn.Module):
-    """down(silu(gate x) * up x)."""
+class GatedMLP(nn.Module):
+    """down(activation(gate x) * up x)."""
 
     def __init__(self, config: Dense, dim: int):
         super().__init__()
+        self.activation = config.activation
         self.gate = nn.Linear(dim, config.inter_dim, bias=config.bias)
         self.up = nn.Linear(dim, config.inter_dim, bias=config.bias)
         self.down = nn.Linear(config.inter_dim, dim, bias=config.bias)
 
     def forward(self, x_NM: Tensor) -> Tensor:
-        return _GatedDown.apply(self.gate(x_NM), self.up(x_NM), self.down.weight, self.down.bias)
+        return gated_down(self.gate(x_NM), self.up(x_NM), self.down.weight, self.down.bias, self.activation)
+
+
+def gated_down(
+    gate_NF: Tensor, up_NF: Tensor, down_MF: Tensor, bias_M: Tensor | None, activation: Activation
+) -> Tensor:
+    """[N, M]: down(activation(gate) * up) + bias."""
+    return _GatedDown.apply(gate_NF, up_NF, down_MF, bias_M, *ACTIVATIONS[activation])
 
 
 class _GatedDown(torch.autograd.Function):
-    """down(silu(gate) * up) + bias, keeping gate and up for the backward pass, where autograd's own would keep four
-    arrays of their size, the widest of a layer."""
+    """Keeps gate and up for the backward pass, where autograd's own would keep four arrays of their size, the widest of
+    a layer."""
 
     @staticmethod
-    def forward(ctx: Any, gate_NI: Tensor, up_NI: Tensor, down_MI: Tensor, bias_M: Tensor | None) -> Tensor:
-        ctx.save_for_backward(gate_NI, up_NI, down_MI)
-        ctx.has_bias = bias_M is not None
-        return F.linear(F.silu(gate_NI).mul_(up_NI), down_MI, bias_M)
+    def forward(
+        ctx: Any,
+        gate_NF: Tensor,
+        up_NF: Tensor,
+        down_MF: Tensor,
+        bias_M: Tensor | None,
+        act: Callable[[Tensor], Tensor],
+        act_backward: Callable[[Tensor, Tensor], Tensor],
+    ) -> Tensor:
+        ctx.save_for_backward(gate_NF, up_NF, down_MF)
+        ctx.has_bias, ctx.act, ctx.act_backward = bias_M is not None, act, act_backward
+        return F.linear(act(gate_NF).mul_(up_NF), down_MF, bias_M)
 
     @staticmethod
     def backward(ctx: Any, grad_NM: Tensor) -> tuple[Tensor | None, ...]:
-        gate_NI, up_NI, down_MI = ctx.saved_tensors
-        act_NI = F.silu(gate_NI)
-        grad_down_MI = grad_NM.T @ (act_NI * up_NI) if ctx.needs_input_grad[2] else None
-        grad_NI = grad_NM @ down_MI
-        grad_gate_NI = torch.ops.aten.silu_backward(grad_NI * up_NI, gate_NI)
-        return grad_gate_NI, grad_NI.mul_(act_NI), grad_down_MI, grad_NM.sum(0) if ctx.has_bias else None
+        gate_NF, up_NF, down_MF = ctx.saved_tensors
+        act_NF = ctx.act(gate_NF)
+        grad_down_MF = grad_NM.T @ (act_NF * up_NF) if ctx.needs_input_grad[2] else None
+        grad_NF = grad_NM @ down_MF
+        grad_gate_NF = ctx.act_backward(grad_NF * up_NF, gate_NF)
+        grad_bias_M = grad_NM.sum(0) if ctx.has_bias else None
+        return grad_gate_NF, grad_NF.mul_(act_NF), grad_down_MF, grad_bias_M, None, None

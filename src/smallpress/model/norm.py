@@ -14,8 +14,9 @@ class RMSNorm(nn.Module):
         self.eps = eps
         self.weight = nn.Parameter(torch.ones(dim))
 
-    def forward(self, x_NM: Tensor) -> Tensor:
-        return _RMSNorm.apply(x_NM, self.weight, self.eps)
+    def forward(self, x: Tensor) -> Tensor:
+        """`x` may have any number of dimensions before the one that is normed."""
+        return _RMSNorm.apply(x.flatten(0, -2), self.weight, self.eps).view(x.shape)
 
 
 class _RMSNorm(torch.autograd.Function):

@@ -1,18 +1,35 @@
-"""Rotary position embedding in the half-split layout: dimension i turns with dimension i + head_dim / 2."""
+"""Rotary position embedding (Su et al. 2021), in the two layouts that weights come in."""
 
 import torch
 from torch import Tensor
 
+from smallpress.model.config import DynamicNTK, RopeScaling
+from smallpress.model.frequencies import frequencies, ntk_theta, rope_gain
 
-def rope_tables(positions_N: Tensor, head_dim: int, theta: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """cos and sin of position * theta^(-2i / head_dim), each [N, 1, head_dim / 2]; angles in fp32 (Su et al. 2021)."""
-    exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device=positions_N.device) / head_dim
-    angles_N1F = (positions_N[:, None].float() * theta**-exponents)[:, None]
-    return angles_N1F.cos().to(dtype), angles_N1F.sin().to(dtype)
+Tables = tuple[Tensor, Tensor]
 
 
-def rotate(x_NHD: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
-    """Turn each pair (x_i, x_{i + D/2}) by its angle."""
+def rope_tables(
+    positions_N: Tensor, head_dim: int, theta: float, dtype: torch.dtype, scaling: RopeScaling | None = None
+) -> Tables:
+    """cos and sin of position * frequency, each [N, 1, head_dim / 2]; angles in fp32."""
+    device = positions_N.device
+    if isinstance(scaling, DynamicNTK):
+        lengths_N = positions_N.double().cpu().numpy() + 1
+        bases_N1 = torch.from_numpy(ntk_theta(lengths_N, head_dim, theta, scaling)).to(device)[:, None]
+        speeds = (bases_N1 ** -(torch.arange(0, head_dim, 2, dtype=torch.float64, device=device) / head_dim)).float()
+    else:
+        speeds = torch.from_numpy(frequencies(head_dim, theta, scaling)).float().to(device)
+    angles_N1F = (positions_N[:, None].float() * speeds)[:, None]
+    gain = rope_gain(scaling)
+    return (angles_N1F.cos() * gain).to(dtype), (angles_N1F.sin() * gain).to(dtype)
+
+
+def rotate(x_NHD: Tensor, tables: Tables, interleaved: bool = False) -> Tensor:
+    """Turn each pair by its angle: (x_i, x_{i + D/2}), or (x_2i, x_{2i + 1}) where `interleaved`.
+
+    Interleaved pairs come out as halves. Scores do not change by it, as q and k come out in one order.
+    """
     cos, sin = tables
-    left, right = x_NHD.chunk(2, dim=-1)
+    left, right = (x_NHD[..., ::2], x_NHD[..., 1::2]) if interleaved else x_NHD.chunk(2, dim=-1)
     return torch.cat((left * cos - right * sin, right * cos + left * sin), dim=-1)

@@ -29,7 +29,8 @@ class MasterWeights:
         self.model = copy.deepcopy(model).to(dtype)
         self.master = {name: nn.Parameter(p.detach().float().clone()) for name, p in model.named_parameters()}
         for name, parameter in self.model.named_parameters():
-            parameter.register_post_accumulate_grad_hook(_Collect(self.master[name]))
+            if parameter.requires_grad:  # a router's selection bias does not
+                parameter.register_post_accumulate_grad_hook(_Collect(self.master[name]))
         matrices = [p for p in self.master.values() if p.ndim >= 2]
         others = [p for p in self.master.values() if p.ndim < 2]
         groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]

@@ -20,7 +20,8 @@ TokenLoss = Callable[[Terms, MicroBatch, Tensor | None], tuple[Tensor, Mapping[s
 
 def logprobs_of(model: Transformer, batch: MicroBatch, temperature: float) -> tuple[Tensor, Tensor]:
     """[P] log-probabilities of the trained tokens under the sampling temperature, and entropies; fp32."""
-    attend = PackedCausal(batch.tree, model.head_weight.dtype, model.head_weight.device)
+    window = model.config.attention.window
+    attend = PackedCausal(batch.tree, model.head_weight.dtype, model.head_weight.device, window)
     hidden_NM = model(batch.ids_N, batch.tree.positions(), attend)
     return token_logprobs(hidden_NM.index_select(0, batch.rows_P), model.head_weight, batch.targets_P, temperature)
 

@@ -10,11 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smallpress.lowbit.bfloat16 import fp32_to_bf16
+from smallpress.model.shapes import tensor_shapes
 from smallpress.run.atomic import atomic_folder, write_file
 from smallpress.run.errors import UserError
 from smallpress.weights.load import ModelFiles
 from smallpress.weights.model_card import model_card
-from smallpress.weights.names import HF, config_to_hf, foreign_names, tensor_shapes
+from smallpress.weights.names_hf_out import config_to_hf
+from smallpress.weights.names_tensors import EXPERT_BIAS, Piece, hf_tensors, norm_offset
 from smallpress.weights.safetensors_writer import LazyTensor, write_safetensors
 from smallpress.weights.shards import SINGLE
 
@@ -42,16 +44,19 @@ def save_hf_folder(
     """
     if dtype not in STORED_AS:
         raise UserError(f"dtype {dtype!r} is not written", f"choose {' or '.join(STORED_AS)}")
-    shapes, names = tensor_shapes(files.config), foreign_names(files.config, HF)
-    assert set(tensors) == set(names), f"not the model's tensors: {sorted(set(tensors) ^ set(names))[:8]}"
-    weights = {
-        foreign: LazyTensor(STORED_AS[dtype], shapes[ours], partial(_stored, tensors, ours, dtype))
-        for ours, foreign in names.items()
-    }
+    settings = config_to_hf(files.config)
+    family = settings["model_type"]
+    ours = tensor_shapes(files.config)
+    assert set(tensors) == set(ours), f"not the model's tensors: {sorted(set(tensors) ^ set(ours))[:8]}"
+    weights = {}
+    for name, tensor in hf_tensors(files.config, family, mtp_copies=True).items():
+        kind = "F32" if name.endswith(EXPERT_BIAS) else STORED_AS[dtype]
+        make = partial(_stored, tensors, ours, tensor.pieces, tensor.shape, family, kind)
+        weights[name] = LazyTensor(kind, tensor.shape, make)
     tokenizer = files.tokenizer()
     ids = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id}
     ids |= {"pad_token_id": files.generation.get("pad_token_id", tokenizer.eos_id)}
-    config = config_to_hf(files.config) | ids | {"dtype": dtype, "torch_dtype": dtype, "use_cache": True}
+    config = settings | ids | {"dtype": dtype, "torch_dtype": dtype, "use_cache": True}
     generation = {**files.generation, **ids, "eos_token_id": _one_or_all(tokenizer.eos_ids)}
     generation = {key: value for key, value in generation.items() if value is not None}
     with atomic_folder(folder, replace) as tmp:
@@ -74,6 +79,10 @@ class WeightsOnDemand(Mapping[str, NDArray[np.float32]]):
     def __getitem__(self, name: str) -> NDArray[np.float32]:
         return self._files.read(name)
 
+    def rows(self, name: str, first: int, n_rows: int) -> NDArray[np.float32]:
+        """Some rows of a tensor, those of a stack counted through; nothing else is read where the files allow it."""
+        return self._files.read_rows(name, first, n_rows)
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
 
@@ -87,9 +96,28 @@ def as_fp32(tensor: "NDArray | torch.Tensor") -> NDArray[np.float32]:
     return array.astype(np.float32, copy=False)
 
 
-def _stored(tensors: "Mapping[str, NDArray | torch.Tensor]", name: str, dtype: str) -> NDArray:
-    array = as_fp32(tensors[name])
-    return fp32_to_bf16(array) if dtype == "bfloat16" else array
+def _stored(
+    tensors: "Mapping[str, NDArray | torch.Tensor]",
+    shapes: Mapping[str, tuple[int, ...]],
+    pieces: tuple[Piece, ...],
+    shape: tuple[int, ...],
+    family: str,
+    kind: str,
+) -> NDArray:
+    """A tensor of theirs, put together from ours."""
+    parts = [_rows(tensors, piece, shapes[piece.name]) for piece in pieces]
+    if offset := norm_offset(pieces[0].name, family):
+        parts = [part - np.float32(offset) for part in parts]
+    array = np.concatenate(parts).reshape(shape) if len(parts) > 1 else parts[0].reshape(shape)
+    return fp32_to_bf16(array) if kind == "BF16" else array
+
+
+def _rows(tensors: "Mapping[str, NDArray | torch.Tensor]", piece: Piece, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    if isinstance(tensors, WeightsOnDemand) and len(shape) > 2:
+        return tensors.rows(piece.name, piece.first, piece.n_rows)
+    tensor = tensors[piece.name]
+    flat = tensor.reshape(-1, shape[-1]) if len(shape) > 1 else tensor
+    return as_fp32(flat[piece.first : piece.first + piece.n_rows])
 
 
 def _one_or_all(ids: frozenset[int]) -> int | list[int] | None:

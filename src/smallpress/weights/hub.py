@@ -11,7 +11,7 @@ from smallpress.run.errors import UserError
 from smallpress.weights.https import Fetcher
 from smallpress.weights.json_files import read_json_object
 from smallpress.weights.load import open_model
-from smallpress.weights.names import config_from_hf
+from smallpress.weights.names_hf import config_from_hf
 from smallpress.weights.shards import INDEX, SINGLE, shard_of_each_tensor
 from smallpress.weights.wheel import OnBytes
 

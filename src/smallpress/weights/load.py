@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smallpress.model.config import ModelConfig
+from smallpress.model.shapes import tensor_shapes
 from smallpress.run.errors import UserError
 from smallpress.tokenizer.tokenizer import Tokenizer
 from smallpress.weights.gguf import open_gguf
@@ -20,12 +21,12 @@ from smallpress.weights.names import (
     as_written,
     check_tensors,
     config_from_gguf,
-    config_from_hf,
     foreign_names,
     from_gguf_layout,
     gguf_architecture,
-    tensor_shapes,
 )
+from smallpress.weights.names_hf import config_from_hf, fp8_block
+from smallpress.weights.names_tensors import Piece, hf_pieces, norm_offset
 from smallpress.weights.shards import open_shards
 from smallpress.weights.store import SOURCE_NOTE
 
@@ -67,9 +68,17 @@ class ModelFiles(ABC):
     def read(self, name: str) -> NDArray[np.float32]:
         """One tensor by our name, dequantized, as an array of its own memory."""
 
+    def read_rows(self, name: str, first: int, n_rows: int) -> NDArray[np.float32]:
+        """Some rows of `read`, those of a stack counted through."""
+        tensor = self.read(name)
+        return tensor.reshape(-1, *tensor.shape[max(1, tensor.ndim - 1) :])[first : first + n_rows]
+
     @abstractmethod
     def stored(self, name: str) -> tuple[str, NDArray[np.uint8]]:
-        """A matrix as the file holds it: its number format in GGUF's words, its rows' bytes [n_rows, row bytes]."""
+        """A matrix as the file holds it: its number format in GGUF's words, its rows' bytes [n_rows, row bytes].
+
+        A stack's rows follow one another, matrix by matrix.
+        """
 
     def tensors(self) -> Iterator[tuple[str, NDArray[np.float32]]]:
         """(our name, fp32 array) of every tensor, read when its turn comes."""
@@ -86,10 +95,10 @@ HUB_URL = "https://huggingface.co/"
 class _Folder(ModelFiles):
     def __init__(self, path: Path):
         settings = read_json_object(path / "config.json")
-        self._shards = open_shards(path)
+        self._shards = open_shards(path, fp8_block(settings, str(path / "config.json")))
         config = config_from_hf(settings, self._shards.shapes, str(path / "config.json"))
         check_tensors(config, HF, self._shards.shapes, str(path))
-        self._names = foreign_names(config, HF)
+        self._pieces = hf_pieces(config, config.family)
         recommended = path / "generation_config.json"
         generation = read_json_object(recommended) if recommended.exists() else {}
         ids = {f"{name}_token_id" for name in _GGUF_IDS}
@@ -106,11 +115,38 @@ class _Folder(ModelFiles):
         return general | self.tokenizer().gguf_metadata(self.config.vocab_size)
 
     def read(self, name: str) -> NDArray[np.float32]:
-        return self._shards.read(self._names[name])
+        shape = tensor_shapes(self.config)[name]
+        pieces = self._pieces[name]
+        if len(pieces) == 1:
+            return self._part(name, pieces[0]).reshape(shape)
+        out = np.empty((len(pieces), *shape[1:]), dtype=np.float32)
+        for i, piece in enumerate(pieces):
+            out[i] = self._part(name, piece)
+        return out
+
+    def read_rows(self, name: str, first: int, n_rows: int) -> NDArray[np.float32]:
+        pieces = self._pieces[name]
+        each = pieces[0].n_rows
+        if len(pieces) > 1 and first % each == 0 and n_rows == each:
+            return self._part(name, pieces[first // each])
+        return super().read_rows(name, first, n_rows)
+
+    def _part(self, name: str, piece: Piece) -> NDArray[np.float32]:
+        rows = self._shards.read(piece.name)[piece.first : piece.first + piece.n_rows]
+        return rows + np.float32(offset) if (offset := norm_offset(name, self.config.family)) else rows
 
     def stored(self, name: str) -> tuple[str, NDArray[np.uint8]]:
-        dtype, raw = self._shards.stored(self._names[name])
-        return dtype, raw.reshape(tensor_shapes(self.config)[name][0], -1)
+        pieces = self._pieces[name]
+        dtypes = {self._shards.dtype(piece.name) for piece in pieces}
+        if len(dtypes) > 1 or dtypes & {"F8_E4M3"}:
+            tensor = self.read(name)
+            return "F32", tensor.reshape(-1, tensor.shape[-1]).view(np.uint8)
+        parts = []
+        for piece in pieces:
+            dtype, raw = self._shards.stored(piece.name)
+            n_rows = self._shards.shapes[piece.name][0]
+            parts.append(raw.reshape(n_rows, -1)[piece.first : piece.first + piece.n_rows])
+        return dtype, parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 class _GGUF(ModelFiles):
@@ -176,7 +212,10 @@ def load_transformer(path: str | Path, dtype: "torch.dtype | None" = None) -> "T
     files = open_model(path)
     with torch.device("meta"):
         model = Transformer(files.config)
-    state = {name: torch.from_numpy(np.ascontiguousarray(array)).to(dtype) for name, array in files.tensors()}
+    state = {}
+    for name, array in files.tensors():
+        tensor = torch.from_numpy(np.ascontiguousarray(array))
+        state[name] = tensor if name.endswith("expert_bias") else tensor.to(dtype)
     model.load_state_dict(state, assign=True)
     return model
 

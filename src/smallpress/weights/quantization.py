@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from smallpress.lowbit.blocks import FORMATS, BlockFormat
 from smallpress.model.config import ModelConfig
-from smallpress.weights.names import tensor_shapes
+from smallpress.model.shapes import tensor_shapes
 
 
 @dataclass(frozen=True, slots=True)

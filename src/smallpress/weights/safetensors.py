@@ -30,8 +30,9 @@ MAX_DIMS = 16
 DTYPES: dict[str, str] = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "|i1",
     "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "|u1", "BOOL": "|b1",
+    "F8_E4M3": "|u1",
 }  # fmt: skip
-"""safetensors' name -> numpy's; numpy has no bf16, whose bits travel as u16."""
+"""safetensors' name -> numpy's; numpy has neither bf16 nor FP8, whose bits travel as u16 and u8."""
 
 
 @dataclass(frozen=True, slots=True)

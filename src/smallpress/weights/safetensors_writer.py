@@ -47,7 +47,7 @@ def write_safetensors(
             on_bytes(file.write(_bytes(name, lazy[name])))
 
 
-NAMES = {np.dtype(numpy_name): name for name, numpy_name in DTYPES.items() if name != "BF16"}
+NAMES = {np.dtype(numpy_name): name for name, numpy_name in DTYPES.items() if name not in ("BF16", "F8_E4M3")}
 
 
 def _lazy(tensor: NDArray | LazyTensor) -> LazyTensor:

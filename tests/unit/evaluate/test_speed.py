@@ -2,8 +2,9 @@
 
 import pytest
 
-from smallpress.evaluate.speed import Machine, Trial, most_tokens, multiply_adds_a_token
+from smallpress.evaluate.speed import Machine, Trial, most_tokens
 from smallpress.model.config import GQA, Dense, ModelConfig
+from smallpress.model.sizes import multiply_adds
 
 CONFIG = ModelConfig(
     family="llama", vocab_size=100, dim=8, n_layers=2, attention=GQA(n_heads=2, n_kv_heads=1, head_dim=4),
@@ -13,10 +14,10 @@ CONFIG = ModelConfig(
 
 
 def test_a_token_is_multiplied_by_every_weight_once_and_by_what_it_attends_to():
-    assert multiply_adds_a_token(CONFIG, 0) == 1952
-    assert multiply_adds_a_token(CONFIG, 10) == 1952 + 2 * 10 * 2 * 8
+    assert multiply_adds(CONFIG, 0) == 1952
+    assert multiply_adds(CONFIG, 10) == 1952 + 2 * 10 * 2 * 8
     untied = CONFIG.model_copy(update={"tied_head": False})
-    assert multiply_adds_a_token(untied, 0) == 1952
+    assert multiply_adds(untied, 0) == 1952
 
 
 def test_one_sequence_waits_for_memory_and_many_for_arithmetic():

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from smallpress.model import attention
 from smallpress.model.attention import Group, PackedCausal, TokenTree
+from smallpress.model.config import Window
 
 FP64_REASSOCIATION = 1e-12
 FP32_REASSOCIATION = 1e-5
@@ -105,6 +106,28 @@ def test_both_forms_agree_also_in_fp32(monkeypatch):
     explicit = PackedCausal(tree)(0, *qkv)
     monkeypatch.setattr(attention, "EXPLICIT_KEYS", 0)
     torch.testing.assert_close(PackedCausal(tree)(0, *qkv), explicit, rtol=0, atol=FP32_REASSOCIATION)
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 100])
+@pytest.mark.parametrize("tree", TREES.values(), ids=TREES)
+def test_with_a_window_each_sequence_sees_its_own_last_tokens_only(tree, length, either_form):
+    qkv = random_qkv(tree.n_tokens)
+    attend = PackedCausal(tree, torch.float64, window=Window(length=length, layers=(1,)))
+    out_NHD = attend(1, *qkv)
+    for rows in sequences(tree):
+        q_TKJD = qkv[0][rows].unflatten(1, (N_KV_HEADS, -1))
+        scores_KJTS = torch.einsum("tkjd,skd->kjts", q_TKJD, qkv[1][rows]) * HEAD_DIM**-0.5
+        ago_TS = torch.arange(len(rows))[:, None] - torch.arange(len(rows))
+        probs_KJTS = scores_KJTS.masked_fill((ago_TS < 0) | (ago_TS >= length), -torch.inf).softmax(-1)
+        alone = torch.einsum("kjts,skd->tkjd", probs_KJTS, qkv[2][rows]).flatten(1, 2)
+        torch.testing.assert_close(out_NHD[rows], alone, rtol=0, atol=FP64_REASSOCIATION)
+    assert torch.equal(attend(0, *qkv), PackedCausal(tree, torch.float64)(0, *qkv))
+
+
+def test_values_may_be_narrower_than_keys(either_form):
+    q, k, v = random_qkv(5)
+    attend = PackedCausal(TokenTree((Group(5),)), torch.float64)
+    torch.testing.assert_close(attend(0, q, k, v[..., :2]), attend(0, q, k, v)[..., :2])
 
 
 def test_a_token_alone_attends_to_itself():

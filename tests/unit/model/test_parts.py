@@ -7,7 +7,7 @@ import torch
 from pydantic import ValidationError
 
 from smallpress.model.config import GQA, Dense, ModelConfig
-from smallpress.model.mlp import SwiGLU
+from smallpress.model.mlp import GatedMLP
 from smallpress.model.norm import RMSNorm
 from smallpress.model.rope import rope_tables, rotate
 
@@ -93,17 +93,17 @@ def test_rotation_keeps_lengths_and_its_gradient_is_that_of_finite_differences()
 
 
 def test_swiglu_gates_what_it_lets_up():
-    mlp = SwiGLU(Dense(inter_dim=1), dim=2)
+    mlp = GatedMLP(Dense(inter_dim=1), dim=2)
     with torch.no_grad():
         for linear, row in ((mlp.gate, [[1.0, 0.0]]), (mlp.up, [[0.0, 1.0]]), (mlp.down, [[2.0], [-1.0]])):
             linear.weight.copy_(torch.tensor(row))
     hidden = 3.0 / (1 + math.exp(-3.0)) * 5.0  # silu(3) * 5
     torch.testing.assert_close(mlp(torch.tensor([[3.0, 5.0]])), torch.tensor([[2 * hidden, -hidden]]))
-    assert mlp.down.bias is None and SwiGLU(Dense(inter_dim=1, bias=True), dim=2).down.bias is not None
+    assert mlp.down.bias is None and GatedMLP(Dense(inter_dim=1, bias=True), dim=2).down.bias is not None
 
 
 def test_swiglus_gradient_is_that_of_finite_differences():
-    mlp = SwiGLU(Dense(inter_dim=5, bias=True), dim=3).double()
+    mlp = GatedMLP(Dense(inter_dim=5, bias=True), dim=3).double()
     assert torch.autograd.gradcheck(mlp, torch.randn(2, 3, dtype=torch.float64, requires_grad=True))
 
 

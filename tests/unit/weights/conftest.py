@@ -114,7 +114,9 @@ def hf_settings():
 @pytest.fixture
 def hf_folder(tmp_path):
     """A tiny llama as a Hugging Face folder with random weights and a tokenizer of 11 tokens."""
-    from smallpress.weights.names import HF, config_from_hf, foreign_names, tensor_shapes
+    from smallpress.model.shapes import tensor_shapes
+    from smallpress.weights.names import HF, foreign_names
+    from smallpress.weights.names_hf import config_from_hf
     from smallpress.weights.safetensors_writer import write_safetensors
 
     def build(name="tiny", **changes):

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from smallpress.model.shapes import tensor_shapes
 from smallpress.run.errors import UserError
 from smallpress.weights.load import load_transformer, open_model
-from smallpress.weights.names import tensor_shapes
 from smallpress.weights.safetensors import open_safetensors
 from smallpress.weights.safetensors_writer import write_safetensors
 

@@ -3,19 +3,19 @@
 import numpy as np
 import pytest
 
-from smallpress.model.config import GQA, Dense, ModelConfig
+from smallpress.model.config import GQA, Dense, DynamicNTK, ModelConfig, Window
+from smallpress.model.shapes import tensor_shapes
 from smallpress.run.errors import UserError
 from smallpress.weights.names import (
     GGUF,
     HF,
     check_tensors,
     config_from_gguf,
-    config_from_hf,
-    config_to_hf,
     foreign_names,
-    tensor_shapes,
     unpermute,
 )
+from smallpress.weights.names_hf import config_from_hf
+from smallpress.weights.names_hf_out import config_to_hf
 
 
 def config(family="llama", biases="", ffn_bias=False, tied=True, n_layers=2):
@@ -96,10 +96,8 @@ def test_both_spellings_of_rope_theta_are_read(hf_settings):
 @pytest.mark.parametrize(
     "rope",
     [
-        {"rope_scaling": {"type": "linear", "factor": 2.0}},
-        {"rope_scaling": {"rope_type": "llama3", "factor": 32.0}},
-        {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}},
-        {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4}},
+        {"rope_scaling": {"type": "longrope", "factor": 2.0}},
+        {"rope_scaling": {"rope_type": "axial"}},
         {"rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 1e4}}},
         {"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}},
         {"partial_rotary_factor": 0.25},
@@ -120,12 +118,25 @@ def test_absent_kv_heads_are_as_many_as_heads(hf_settings):
     assert config_from_hf(hf_settings(num_key_value_heads=...), (), "here").attention.n_kv_heads == 4
 
 
-def test_a_sliding_window_bounds_the_length(hf_settings):
-    mistral = hf_settings(model_type="mistral", sliding_window=32)
-    assert config_from_hf(mistral, (), "here").max_seq_len == 32
-    qwen = hf_settings(model_type="qwen2", sliding_window=32)
-    assert config_from_hf(qwen | {"use_sliding_window": False}, (), "here").max_seq_len == 64
-    assert config_from_hf(qwen | {"use_sliding_window": True}, (), "here").max_seq_len == 32
+def test_a_sliding_window_is_on_the_layers_the_family_puts_it(hf_settings):
+    def window(**changes):
+        return config_from_hf(hf_settings(sliding_window=32, **changes), (), "here").attention.window
+
+    assert window(model_type="mistral") == Window(length=32, layers=(0, 1))
+    assert window(model_type="qwen2") is None  # it says so, and does not use it
+    assert window(model_type="qwen2", use_sliding_window=True, max_window_layers=1) == Window(length=32, layers=(1,))
+    kinds = ["sliding_attention", "full_attention"]
+    assert window(model_type="qwen2", use_sliding_window=True, layer_types=kinds) == Window(length=32, layers=(0,))
+
+
+def test_a_window_no_sequence_is_longer_than_is_none(hf_settings):
+    mistral = hf_settings(model_type="mistral", sliding_window=64)
+    assert config_from_hf(mistral, (), "here").attention.window is None
+
+
+def test_dynamic_scaling_makes_the_context_longer_by_its_factor(hf_settings):
+    ours = config_from_hf(hf_settings(head_dim=4, rope_scaling={"type": "dynamic", "factor": 2.0}), (), "here")
+    assert ours.rope_scaling == DynamicNTK(factor=2.0, original_max_seq_len=64) and ours.max_seq_len == 128
 
 
 def test_biases_are_those_declared_and_those_there(hf_settings):
