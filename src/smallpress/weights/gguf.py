@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from smallpress.lowbit.blocks import FORMATS, NOT_READ, BlockFormat, dequantize
@@ -31,6 +32,8 @@ MAX_ARRAY_ELEMENTS = 1 << 22
 """All arrays of a file together: the largest vocabularies have about 1.5 million tokens, types, scores and merges."""
 MAX_NAME_BYTES = 127
 MAX_KEY_BYTES = 65535
+GENEROUS_BYTES = 64
+"""For a string of a vocabulary with its length, on average."""
 MAX_DIMS = 4
 DEFAULT_ALIGNMENT = 32
 
@@ -130,23 +133,33 @@ class _Cursor:
 
     def strings(self, count: int, what: str) -> list[str]:
         """Many strings in a row: the vocabulary, 100,000 of them and more."""
-        data, at, limit = self.data, self.at, min(len(self.data), MAX_HEADER_BYTES)
-        length_at, texts = U64.unpack_from, []
-        try:
-            for _ in range(count):
-                begin = at + 8
-                stop = begin + length_at(data, at)[0]
-                if stop > limit:
-                    break
-                texts.append(str(data[begin:stop], "utf-8"))
-                at = stop
-        except UnicodeDecodeError as error:
-            self.fail(f"element {len(texts)} of {what} is not UTF-8", at + 8 + error.start)
-        except struct.error:
-            pass  # The length itself lies past the end; string() below says so.
-        self.at = at
+        texts = self._short_strings(count) if count else []
         while len(texts) < count:
             texts.append(self.string(f"element {len(texts)} of {what}"))
+        return texts
+
+    def _short_strings(self, count: int) -> list[str]:
+        """`count` strings at once, where all of them are shorter than 256 bytes and whole; else none, and no step.
+
+        The text between the lengths is decoded in one piece, cut at a zero put in each length's place.
+        """
+        places, data = [], bytes(self.data[self.at : min(self.at + GENEROUS_BYTES * count, MAX_HEADER_BYTES)])
+        at = 0
+        try:
+            for _ in range(count):
+                places.append(at)
+                at += 8 + data[at]
+            strings, kept = np.frombuffer(bytearray(data[:at]), np.uint8), np.ones(at, dtype=bool)
+            if at > len(data) or sliding_window_view(strings, 8)[places, 1:].any():
+                return []
+            sliding_window_view(kept, 8, writeable=True)[places, 1:] = False
+            strings[places] = 0
+            texts = str(strings[kept].data, "utf-8").split("\0")[1:]
+        except (IndexError, UnicodeDecodeError):
+            return []
+        if len(texts) != count:  # A string has a zero of its own.
+            return []
+        self.at += at
         return texts
 
 

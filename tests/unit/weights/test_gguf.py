@@ -56,6 +56,14 @@ def test_what_is_read_may_be_written_to_and_the_file_stays(tmp_path, gguf_bytes)
         opened.raw("v")[0] = 1
 
 
+@pytest.mark.parametrize("odd", ["", "a\0b", "x" * 255, "y" * 256, "z" * 70_000, "\0" * 7, "é" * 127])
+def test_a_vocabulary_is_read_whole_whatever_is_in_it(tmp_path, gguf_bytes, odd):
+    """Short strings are read all at once; a zero or a long one among them makes no difference."""
+    texts = ["a", "bc", "é", odd, "", "文字", "d" * 200]
+    metadata = open_gguf(put(tmp_path, gguf_bytes().put(a__list=texts, a__next=7).build())).metadata
+    assert metadata == {"a.list": texts, "a.next": 7}
+
+
 def test_a_file_of_metadata_alone_is_fine(tmp_path, gguf_bytes):
     assert open_gguf(put(tmp_path, gguf_bytes().put(a__b=1).build())).tensors == {}
 
