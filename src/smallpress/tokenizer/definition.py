@@ -21,6 +21,10 @@ from smallpress.run.errors import UserError
 
 MAX_VOCAB = 1 << 22
 FLAGS = ("special", "lstrip", "rstrip", "single_word", "normalized")
+HTML = re.compile(
+    "<s>|</?(a|b|bbox|blockquote|body|caption|code|div|em|footer|h[1-6]|html|i|iframe|img|li|span|strong|sub|sup"
+    "|table|tbody|td|tfoot|th|thead|tr|u|ul)>"
+)
 REMEDY = "the file is damaged or of an unknown kind: fetch it again"
 
 
@@ -40,8 +44,11 @@ class AddedToken:
     def control(self) -> bool:
         """Whether it steers the model, so that no text from a user may become it: marked special, or written as markup.
 
-        The mark alone is not enough: DeepSeek-V3's tag of a user's turn and Qwen's `<tool_call>` are not marked.
+        The mark alone is not enough: DeepSeek-V3's tag of a user's turn and Qwen's `<tool_call>` are not marked. But
+        Gemma's tokens for the tags of HTML, which are not marked either, are text, all but `</s>`.
         """
+        if not self.special and HTML.fullmatch(self.text):
+            return False
         return self.special or re.fullmatch("[<\\[\uff5c].+[>\\]\uff5c]", self.text, re.DOTALL) is not None
 
 

@@ -120,12 +120,15 @@ def sentencepiece(tokens: list[str], types: list[int], scores: list[float], unk:
 
     As merges: every way to cut an ordinary token in two ordinary tokens, ranked by the token's score.
     """
-    ordinary = {token: id for id, token in enumerate(tokens) if types[id] in (NORMAL, USER_DEFINED, UNUSED)}
-    merges = []
-    for token in sorted(ordinary, key=lambda token: (-scores[ordinary[token]], ordinary[token])):
-        cuts = ((token[:at], token[at:]) for at in range(1, len(token)))
-        pairs = [(left, right) for left, right in cuts if left in ordinary and right in ordinary]
-        merges += sorted(pairs, key=lambda pair: (ordinary[pair[0]], ordinary[pair[1]]))
+    kinds = (NORMAL, USER_DEFINED, UNUSED)
+    ordinary = {token: id for id, (token, type_) in enumerate(zip(tokens, types, strict=True)) if type_ in kinds}
+    merges: list[tuple[str, str]] = []
+    for token in sorted(ordinary, key=lambda token: -scores[ordinary[token]]):  # equals in the order of their ids
+        pairs = []
+        for at in range(1, len(token)):
+            if (left := token[:at]) in ordinary and (right := token[at:]) in ordinary:
+                pairs.append((left, right))
+        merges += sorted(pairs, key=lambda pair: (ordinary[pair[0]], ordinary[pair[1]])) if len(pairs) > 1 else pairs
     to_mark = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
     to_space = {"type": "Replace", "pattern": {"String": SPACE}, "content": " "}
     model = {"type": "BPE", "dropout": None, "unk_token": unk, "fuse_unk": True, "byte_fallback": True}
@@ -138,8 +141,7 @@ def sentencepiece(tokens: list[str], types: list[int], scores: list[float], unk:
         },
         "pre_tokenizer": None,
         "decoder": {"type": "Sequence", "decoders": [to_space, {"type": "ByteFallback"}, {"type": "Fuse"}, *strip]},
-        "model": model
-        | {"vocab": dict(zip(tokens, range(len(tokens)), strict=True)), "merges": [list(pair) for pair in merges]},
+        "model": model | {"vocab": dict(zip(tokens, range(len(tokens)), strict=True)), "merges": merges},
     }
 
 
