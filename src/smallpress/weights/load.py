@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from smallpress.model.config import ModelConfig
 from smallpress.run.errors import UserError
 from smallpress.tokenizer.tokenizer import Tokenizer
-from smallpress.weights.gguf import open_gguf
+from smallpress.weights.gguf_parts import first_part, open_gguf_model
 from smallpress.weights.json_files import read_json_object
 from smallpress.weights.names import (
     GGUF,
@@ -115,7 +115,7 @@ class _Folder(ModelFiles):
 
 class _GGUF(ModelFiles):
     def __init__(self, path: Path):
-        self._file = open_gguf(path)
+        self._file = open_gguf_model(path)
         metadata, shapes = self._file.metadata, {name: info.shape for name, info in self._file.tensors.items()}
         config = config_from_gguf(metadata, shapes, str(path))
         check_tensors(config, GGUF, shapes, str(path))
@@ -149,8 +149,9 @@ class _GGUF(ModelFiles):
 
 
 def open_model(path: str | Path) -> ModelFiles:
-    """Open a Hugging Face folder or a .gguf file; its whole header is checked, no weight is read yet.
+    """Open a Hugging Face folder, a .gguf file or a folder of it, or a .gguf model in parts by any one of them.
 
+    The whole header is checked, no weight is read yet.
     Raises UserError (FormatError where a file breaks its format) with path and reason.
     """
     path = Path(path)
@@ -161,10 +162,11 @@ def open_model(path: str | Path) -> ModelFiles:
     if (path / "config.json").exists():
         return _Folder(path)
     ggufs = sorted(path.glob("*.gguf"))
-    if len(ggufs) != 1:
+    only = ggufs[0] if len(ggufs) == 1 else first_part(ggufs)
+    if only is None:
         found = f"no config.json and {len(ggufs)} .gguf files"
         raise UserError(f"{path} is no model folder: it has {found}", "give a model folder or one .gguf file")
-    return _GGUF(ggufs[0])
+    return _GGUF(only)
 
 
 def load_transformer(path: str | Path, dtype: "torch.dtype | None" = None) -> "Transformer":
