@@ -158,19 +158,20 @@ def _checked_added(entries: object, vocab: dict[str, int]) -> Iterator[AddedToke
 
 def _spelling(decoder: object) -> tuple[Literal["byte_level", "byte_fallback"], bool]:
     steps = list(parts(decoder, "decoders"))
-    types = {step.get("type") for step in steps}
+    types = {str(step.get("type")) for step in steps}
     if types == {"ByteLevel"}:
         return "byte_level", False
     strips = any(step.get("type") == "Strip" and step.get("start") == 1 for step in steps)
     if "ByteFallback" in types and types <= {"Replace", "ByteFallback", "Fuse", "Strip"}:
         return "byte_fallback", strips
-    raise _Wrong(f"its decoder ({', '.join(sorted(map(str, types))) or 'none'}) is not supported")
+    raise _Wrong(f"its decoder ({', '.join(sorted(types)) or 'none'}) is not supported")
 
 
 def parts(component: object, inner: str) -> Iterator[dict[str, Any]]:
     """The components of a `Sequence`, nested ones too."""
     if isinstance(component, dict) and component.get("type") == "Sequence":
-        for part in component.get(inner) or []:
+        inside = component.get(inner)
+        for part in inside if isinstance(inside, list) else []:
             yield from parts(part, inner)
     elif isinstance(component, dict):
         yield component
