@@ -42,9 +42,11 @@ class ModelFiles(ABC):
     """An opened model.
 
     `generation` holds the token ids and sampling settings the files recommend, in Hugging Face's words; `licence` is an
-    identifier such as "apache-2.0", `licence_text` its wording, `origin` the hub's name of the model; each None where
-    the files do not say.
+    identifier such as "apache-2.0", `licence_text` its wording, `origin` the hub's name of the model, `name` what the
+    files call it; each None where they do not say.
     """
+
+    name: str | None = None
 
     def __init__(self, path: Path, config: ModelConfig, generation: dict[str, Any]):
         self.path, self.config, self.generation = path, config, generation
@@ -94,6 +96,8 @@ class _Folder(ModelFiles):
         generation = read_json_object(recommended) if recommended.exists() else {}
         ids = {f"{name}_token_id" for name in _GGUF_IDS}
         super().__init__(path, config, {key: settings[key] for key in settings if key in ids} | generation)
+        if isinstance(name := settings.get("_name_or_path"), str) and name:
+            self.name = name
 
     def tokenizer(self) -> Tokenizer:
         return Tokenizer.from_folder(self.path)
@@ -125,6 +129,8 @@ class _GGUF(ModelFiles):
         keys |= {ours: f"general.sampling.{theirs}" for ours, theirs in _GGUF_SAMPLING.items()}
         generation = {ours: as_written(metadata[key]) for ours, key in keys.items() if key in metadata}
         super().__init__(path, config, generation)
+        if isinstance(name := metadata.get("general.name"), str):
+            self.name = name
         licence = metadata.get("general.license")
         if self.licence is None and isinstance(licence, str):
             self.licence = licence
