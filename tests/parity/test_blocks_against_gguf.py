@@ -23,6 +23,32 @@ def test_random_blocks_decode_to_the_same_bits(type_id):
     assert not both_nan.all()
 
 
+SCALES = {"Q8_0": [0], "Q4_0": [0], "Q4_1": [0, 2], "Q5_0": [0], "Q5_1": [0, 2], "Q2_K": [80, 82], "Q3_K": [108]}
+SCALES |= {"Q4_K": [0, 2], "Q5_K": [0, 2], "Q6_K": [208], "IQ4_NL": [0], "IQ4_XS": [0], "TQ1_0": [52], "TQ2_0": [64]}
+"""Where each block keeps its f16."""
+ODD_HALVES = [0.0, -0.0, np.inf, -np.inf, np.nan, 6e-8, -6e-8, 6.1e-5, 65504.0, -65504.0, 1.0, -1 / 3]
+
+
+@pytest.mark.parametrize("name", SCALES)
+def test_odd_scales_over_telling_codes_decode_to_the_same_bits(name):
+    """Every pair of odd f16 in the places of the scales, over blocks of one byte all through, and over random ones."""
+    type_id = int(gguf.GGMLQuantizationType[name])
+    size, draw = FORMATS[type_id].block_bytes, np.random.default_rng(0)
+    fills = [np.full(size, byte, np.uint8) for byte in (0, 1, 0x0F, 0x80, 0xAA, 0xF0, 0xFF)]
+    fills += list(draw.integers(0, 256, (5, size), dtype=np.uint8))
+    pairs = np.array([(a, b) for a in ODD_HALVES for b in ODD_HALVES], dtype="<f2").view(np.uint8).reshape(-1, 2, 2)
+    raw = np.repeat(np.stack(fills), len(pairs), axis=0)
+    for which, at in enumerate(SCALES[name]):
+        raw[:, at : at + 2] = np.tile(pairs[:, which], (len(fills), 1))
+    with np.errstate(all="ignore"):
+        theirs = gguf.dequantize(raw, TYPES[type_id]).reshape(-1)
+    ours = dequantize(FORMATS[type_id], raw.reshape(-1))
+    assert np.array_equal(np.isnan(ours), np.isnan(theirs))
+    number = ~np.isnan(ours)
+    assert np.array_equal(ours[number].view(np.uint32), theirs[number].view(np.uint32))
+    assert number.any() and not number.all()
+
+
 @pytest.mark.parametrize("name", ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"])
 def test_what_the_library_quantizes_comes_back_within_half_a_step(name):
     kind = gguf.GGMLQuantizationType[name]

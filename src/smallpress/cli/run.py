@@ -112,10 +112,13 @@ def open_talk(
     """A conversation with `model`; `given` are the sampling settings named on the command line."""
     from smallpress.cli.open_engine import open_engine
     from smallpress.cli.talk import Talk
+    from smallpress.weights.identity import misnamed
     from smallpress.weights.load import open_model
     from smallpress.weights.reference import resolve
 
     files = open_model(resolve(model, offline))
+    if note := misnamed(model, files):
+        print(f"smallpress: {note}", file=sys.stderr)
     params = sampling(files, given)
     tokenizer = files.tokenizer()
     if template == "chat" and tokenizer.chat_template is None:

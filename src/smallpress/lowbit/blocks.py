@@ -5,7 +5,9 @@ numbers are little-endian. A decoder takes `raw`, uint8 [n_blocks, block bytes],
 elements]. It does the same fp32 operations in the same order as ggml's reference: the results are equal bit for bit.
 
 Sources: ggml-common.h (layouts) and ggml-quants.c (`dequantize_row_*`) of llama.cpp; Q4_0 to Q8_0 hold one scale a
-block, the K formats (Q2_K to Q6_K) 256 elements whose 8 or 16 sub-blocks have small integer scales of their own.
+block, the K formats (Q2_K to Q6_K) 256 elements whose 8 or 16 sub-blocks have small integer scales of their own. The
+codes of IQ4_NL and IQ4_XS are indices of 16 levels that lie closer together around zero, those of TQ1_0 and TQ2_0 are
+-1, 0 and 1. docs/formats.md has them byte by byte.
 """
 
 from collections.abc import Callable
@@ -170,6 +172,55 @@ def q6_k(raw: Bytes, out: Floats) -> None:
         np.multiply(codes.reshape(n, 2, 2, 16), scale[:, :, quarter], out=grid[:, :, quarter])
 
 
+LEVELS = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], dtype=np.int8)
+"""What a code of IQ4_NL and IQ4_XS stands for."""
+
+
+def iq4_nl(raw: Bytes, out: Floats) -> None:
+    """f16 scale, 16 bytes of codes as in Q4_0: x = scale * LEVELS[code]."""
+    scale, codes = _half(raw, 0), raw[:, 2:]
+    np.multiply(LEVELS[codes & 15], scale, out=out[:, :16])
+    np.multiply(LEVELS[codes >> 4], scale, out=out[:, 16:])
+
+
+def iq4_xs(raw: Bytes, out: Floats) -> None:
+    """f16 d, u16 of upper and 4 bytes of lower bits of sub-scales, 128 bytes of codes; 8 sub-blocks of 32 elements.
+
+    Sub-scale s has 6 bits, less 32: four in a nibble of byte s // 2 (low where s is even), two at bit 2s of the u16.
+    A sub-block's 16 bytes are as in Q4_0: x = d * sub-scale * LEVELS[code].
+    """
+    n = len(raw)
+    upper = (raw[:, 2:4].copy().view("<u2") >> np.arange(0, 16, 2, dtype=np.uint16)) & 3
+    lower = np.stack((raw[:, 4:8] & 15, raw[:, 4:8] >> 4), axis=2).reshape(n, 8)
+    scale = (_half(raw, 0) * ((lower | upper.astype(np.uint8) << 4).view(np.int8) - 32)).reshape(n, 8, 1)
+    codes, grid = raw[:, 8:].reshape(n, 8, 16), out.reshape(n, 8, 2, 16)
+    np.multiply(LEVELS[codes & 15], scale, out=grid[:, :, 0])
+    np.multiply(LEVELS[codes >> 4], scale, out=grid[:, :, 1])
+
+
+def tq1_0(raw: Bytes, out: Floats) -> None:
+    """48 bytes of five codes each, 4 bytes of four, f16 scale: x = scale * (code - 1), codes 0 to 2.
+
+    A byte is the fraction 0.c0 c1 c2 ... in base three, as 256ths: code n is the whole part of 3 * (byte * 3^n mod 256)
+    / 256. Bytes 0-31 have elements 0-159, their first codes, then their second ones; 32-47 elements 160-239; 48-51 the
+    rest.
+    """
+    scale, at = _half(raw, 52), 0
+    for first, last, n_codes in ((0, 32, 5), (32, 48, 5), (48, 52, 4)):
+        for n in range(n_codes):
+            fraction = raw[:, first:last] * np.uint8(3**n)
+            codes = (fraction.astype(np.uint16) * 3 >> 8).astype(np.int8) - 1
+            np.multiply(codes, scale, out=out[:, at : at + last - first])
+            at += last - first
+
+
+def tq2_0(raw: Bytes, out: Floats) -> None:
+    """64 bytes of codes as in Q2_K, f16 scale: x = scale * (code - 1)."""
+    scale, codes, grid = _half(raw, 64)[:, None], raw[:, :64].reshape(-1, 2, 32), out.reshape(-1, 2, 4, 32)
+    for quarter in range(4):
+        np.multiply(((codes >> (2 * quarter)) & 3).view(np.int8) - 1, scale, out=grid[:, :, quarter])
+
+
 @dataclass(frozen=True, slots=True)
 class BlockFormat:
     name: str
@@ -191,14 +242,17 @@ FORMATS: dict[int, BlockFormat] = {
     12: BlockFormat("Q4_K", 144, 256, q4_k),
     13: BlockFormat("Q5_K", 176, 256, q5_k),
     14: BlockFormat("Q6_K", 210, 256, q6_k),
+    20: BlockFormat("IQ4_NL", 18, 32, iq4_nl),
+    23: BlockFormat("IQ4_XS", 136, 256, iq4_xs),
     30: BlockFormat("BF16", 2, 1, bf16),
+    34: BlockFormat("TQ1_0", 54, 256, tq1_0),
+    35: BlockFormat("TQ2_0", 66, 256, tq2_0),
 }
 """GGUF's tensor type number -> format: the whole list of what can be read."""
 
 NOT_READ: dict[int, str] = {
-    9: "Q8_1", 15: "Q8_K", 16: "IQ2_XXS", 17: "IQ2_XS", 18: "IQ3_XXS", 19: "IQ1_S", 20: "IQ4_NL", 21: "IQ3_S",
-    22: "IQ2_S", 23: "IQ4_XS", 24: "I8", 25: "I16", 26: "I32", 27: "I64", 28: "F64", 29: "IQ1_M", 34: "TQ1_0",
-    35: "TQ2_0", 39: "MXFP4", 40: "NVFP4", 41: "Q1_0",
+    9: "Q8_1", 15: "Q8_K", 16: "IQ2_XXS", 17: "IQ2_XS", 18: "IQ3_XXS", 19: "IQ1_S", 21: "IQ3_S", 22: "IQ2_S",
+    24: "I8", 25: "I16", 26: "I32", 27: "I64", 28: "F64", 29: "IQ1_M", 39: "MXFP4", 40: "NVFP4", 41: "Q1_0",
 }  # fmt: skip
 """Types that exist but have no decoder here, so that a refusal can name them."""
 

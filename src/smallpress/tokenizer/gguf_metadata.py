@@ -26,7 +26,7 @@ def to_metadata(definition: Definition, special_tokens: Mapping[str, str], n_ids
     """
     _refuse_flags(definition)
     tokens, types = _tokens_and_types(definition, special_tokens.get("unk_token"), n_ids)
-    pairs = [merge.split(" ") if isinstance(merge, str) else merge for merge in definition.json["model"]["merges"]]
+    pairs = definition.merges
     keys: dict[str, Any]
     if definition.spelling == "byte_level":
         keys = {"model": "gpt2", "pre": _rule_name(definition), "tokens": tokens, "token_type": types}
@@ -76,7 +76,7 @@ def _byte_tokens() -> list[str]:
     return [f"<0x{byte:02X}>" for byte in range(256)]
 
 
-def _joined(pairs: Iterable[list[str]]) -> list[str]:
+def _joined(pairs: Iterable[tuple[str, str]]) -> list[str]:
     merges = []
     for left, right in pairs:
         if " " in left + right:
@@ -113,7 +113,7 @@ def _one_spelling(step: dict[str, Any]) -> dict[str, Any]:
     return step
 
 
-def _scores(tokens: list[str], pairs: list[list[str]]) -> list[float]:
+def _scores(tokens: list[str], pairs: list[tuple[str, str]]) -> list[float]:
     """The earlier a token is first made by a merge, the better its score; those never made come last."""
     ranks: dict[str, int] = {}
     for left, right in pairs:
@@ -122,7 +122,7 @@ def _scores(tokens: list[str], pairs: list[list[str]]) -> list[float]:
 
 
 def _space_prefix(
-    definition: Definition, tokens: list[str], types: list[int], scores: list[float], pairs: list[list[str]]
+    definition: Definition, tokens: list[str], types: list[int], scores: list[float], pairs: list[tuple[str, str]]
 ) -> bool:
     """Whether a space is put before a text. Raises UserError unless the scores give the tokenizer back."""
     raw = definition.json
@@ -138,7 +138,7 @@ def _space_prefix(
     return prefix
 
 
-def _as_ranked(pairs: Iterable[list[str]]) -> list[tuple[str, set[tuple[str, ...]]]]:
+def _as_ranked(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, set[tuple[str, ...]]]]:
     """Each token that merges make with the pairs that make it, by rank.
 
     Which of a token's own pairs comes first matters only where the token overlaps itself; SentencePiece then takes the

@@ -34,12 +34,13 @@ def from_metadata(metadata: Mapping[str, Any]) -> GGUFVocabulary:
     kind = metadata.get("tokenizer.ggml.model")
     if kind not in ("gpt2", "llama"):
         raise UserError(f"a GGUF vocabulary of the kind {kind!r}", "use a model whose vocabulary is gpt2 or llama")
-    tokens, types = _tokens_and_types(metadata)
+    vocab, types = _vocab_and_types(metadata)
+    tokens = list(vocab)
     config = _config(metadata, tokens)
     if kind == "gpt2":
         rule = cutting_rule(metadata.get("tokenizer.ggml.pre"))
         config.setdefault("add_bos_token", rule.adds_bos)
-        definition = _byte_level(tokens, _texts(metadata, "merges"), rule)
+        definition = _byte_level(vocab, _texts(metadata, "merges"), rule)
     else:
         config.setdefault("add_bos_token", True)  # llama.cpp's default for this kind
         prefix = metadata.get("tokenizer.ggml.add_space_prefix", True) is True
@@ -49,31 +50,33 @@ def from_metadata(metadata: Mapping[str, Any]) -> GGUFVocabulary:
     if config["add_bos_token"]:
         if "bos_token" not in config:
             raise UserError("the GGUF asks for a first token (add_bos_token) and names none", REMEDY)
-        definition["post_processor"] = _puts_first(config["bos_token"], tokens.index(config["bos_token"]))
+        definition["post_processor"] = _puts_first(config["bos_token"], vocab[config["bos_token"]])
     ends = [metadata.get(f"tokenizer.ggml.{key}_token_id") for key in ("eos", "eot", "eom")]
     return GGUFVocabulary(definition, config, tuple(id for id in ends if type(id) is int and 0 <= id < len(tokens)))
 
 
 def _texts(metadata: Mapping[str, Any], key: str) -> list[str]:
     values = metadata.get(f"tokenizer.ggml.{key}")
-    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+    if not isinstance(values, list) or not set(map(type, values)) <= {str}:
         raise UserError(f"the GGUF has no list tokenizer.ggml.{key}", REMEDY)
     return values
 
 
-def _tokens_and_types(metadata: Mapping[str, Any]) -> tuple[list[str], list[int]]:
+def _vocab_and_types(metadata: Mapping[str, Any]) -> tuple[dict[str, int], list[int]]:
+    """Token -> id, in the order of the ids, and the type of each."""
     tokens = _texts(metadata, "tokens")
-    if not tokens or len(set(tokens)) != len(tokens) or "" in tokens:
+    vocab = dict(zip(tokens, range(len(tokens)), strict=True))
+    if not tokens or len(vocab) != len(tokens) or "" in vocab:
         raise UserError("the GGUF's vocabulary has no tokens, a token twice, or an empty one", REMEDY)
     types = metadata.get("tokenizer.ggml.token_type", [NORMAL] * len(tokens))
     if not isinstance(types, list) or len(types) != len(tokens) or not set(types) <= set(range(7)):
         raise UserError("the GGUF's tokenizer.ggml.token_type does not fit its tokens", REMEDY)
-    return tokens, types
+    return vocab, types
 
 
 def _scores(metadata: Mapping[str, Any], n_tokens: int) -> list[float]:
     scores = metadata.get("tokenizer.ggml.scores")
-    if not isinstance(scores, list) or len(scores) != n_tokens or not all(type(score) is float for score in scores):
+    if not isinstance(scores, list) or len(scores) != n_tokens or not set(map(type, scores)) <= {float}:
         raise UserError("the GGUF's tokenizer.ggml.scores do not fit its tokens", REMEDY)
     return scores
 
@@ -95,15 +98,14 @@ def _config(metadata: Mapping[str, Any], tokens: list[str]) -> Json:
 
 
 def _added(tokens: list[str], types: list[int]) -> Iterator[Json]:
-    for id, (text, type_) in enumerate(zip(tokens, types, strict=True)):
-        if type_ in (CONTROL, UNKNOWN, USER_DEFINED):
-            flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
-            yield {"id": id, "content": text, "special": type_ != USER_DEFINED, **flags}
+    for id in [id for id, type_ in enumerate(types) if type_ in (CONTROL, UNKNOWN, USER_DEFINED)]:
+        flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+        yield {"id": id, "content": tokens[id], "special": types[id] != USER_DEFINED, **flags}
 
 
-def _byte_level(tokens: list[str], merges: list[str], rule: CuttingRule) -> Json:
+def _byte_level(vocab: dict[str, int], merges: list[str], rule: CuttingRule) -> Json:
     model: Json = {"type": "BPE", "dropout": None, "unk_token": None, "fuse_unk": False, "byte_fallback": False}
-    model |= {"ignore_merges": rule.whole_words, "vocab": {token: id for id, token in enumerate(tokens)}}
+    model |= {"ignore_merges": rule.whole_words, "vocab": vocab}
     return {
         "version": "1.0",
         "normalizer": rule.normalizer,
@@ -118,12 +120,15 @@ def sentencepiece(tokens: list[str], types: list[int], scores: list[float], unk:
 
     As merges: every way to cut an ordinary token in two ordinary tokens, ranked by the token's score.
     """
-    ordinary = {token: id for id, token in enumerate(tokens) if types[id] in (NORMAL, USER_DEFINED, UNUSED)}
-    merges = []
-    for token in sorted(ordinary, key=lambda token: (-scores[ordinary[token]], ordinary[token])):
-        cuts = ((token[:at], token[at:]) for at in range(1, len(token)))
-        pairs = [(left, right) for left, right in cuts if left in ordinary and right in ordinary]
-        merges += sorted(pairs, key=lambda pair: (ordinary[pair[0]], ordinary[pair[1]]))
+    kinds = (NORMAL, USER_DEFINED, UNUSED)
+    ordinary = {token: id for id, (token, type_) in enumerate(zip(tokens, types, strict=True)) if type_ in kinds}
+    merges: list[tuple[str, str]] = []
+    for token in sorted(ordinary, key=lambda token: -scores[ordinary[token]]):  # equals in the order of their ids
+        pairs = []
+        for at in range(1, len(token)):
+            if (left := token[:at]) in ordinary and (right := token[at:]) in ordinary:
+                pairs.append((left, right))
+        merges += sorted(pairs, key=lambda pair: (ordinary[pair[0]], ordinary[pair[1]])) if len(pairs) > 1 else pairs
     to_mark = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
     to_space = {"type": "Replace", "pattern": {"String": SPACE}, "content": " "}
     model = {"type": "BPE", "dropout": None, "unk_token": unk, "fuse_unk": True, "byte_fallback": True}
@@ -136,8 +141,7 @@ def sentencepiece(tokens: list[str], types: list[int], scores: list[float], unk:
         },
         "pre_tokenizer": None,
         "decoder": {"type": "Sequence", "decoders": [to_space, {"type": "ByteFallback"}, {"type": "Fuse"}, *strip]},
-        "model": model
-        | {"vocab": {token: id for id, token in enumerate(tokens)}, "merges": [list(pair) for pair in merges]},
+        "model": model | {"vocab": dict(zip(tokens, range(len(tokens)), strict=True)), "merges": merges},
     }
 
 

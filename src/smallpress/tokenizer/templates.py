@@ -27,6 +27,7 @@ KNOWN_TEMPLATES = {
     "3b8267e54b67df6500f231ffa969955cc9d26b3444a291ced4eb96ca7d3ca1ea": "DeepSeek-V3",
     "b48c47f6443892716176eb200bf4ef108f64e06ca26ed0fa8ebc0a4b3992fcb2": "Llama-3-Instruct",
     "87a2728cb8dc9fe424d624542f6060ec05a1d285ebbec578bb078900e33396b5": "Qwen3",
+    "b6835114b7303ddd78919a82e4d9f7d8c26ed0d7dfc36beeb12d524f6144eab1": "DeepSeek-R1-Distill",
 }
 START_SECONDS = 120.0
 PATIENCE = 15.0 if hasattr(signal, "setitimer") else 1.0

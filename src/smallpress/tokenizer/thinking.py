@@ -13,8 +13,9 @@ class ThinkingSplitter:
     Text between `<think>` and `</think>` is thinking, everything else answer; tags may be cut anywhere between pieces
     and are not given out, nor is the white space around them. `opened` where the prompt ends inside an open tag; other
     `tags` tell other things apart.
-    Thinking that is never closed stays thinking; a second pair of tags is thinking again; inside thinking a `<think>`,
-    and outside a `</think>`, is ordinary text.
+    Thinking that is never closed stays thinking; a second pair of tags is thinking again. A `<think>` right after the
+    one that opened is dropped (R1 now and then repeats the prompt's); elsewhere inside thinking it is ordinary text, as
+    a `</think>` is outside.
 
     >>> splitter = ThinkingSplitter()
     >>> splitter.push("<thi") + splitter.push("nk>2 + 2</think>\\n4") + splitter.flush()
@@ -30,7 +31,14 @@ class ThinkingSplitter:
         """The pieces that `text` makes certain."""
         out: list[tuple[Kind, str]] = []
         text, self._held = self._held + text, ""
-        while (at := text.find(self._tag)) >= 0:
+        while True:
+            if self._thinking and self._at_edge:
+                text = self._without_repetition(text)
+                if self._tags[0].startswith(text.lstrip()):
+                    self._held = text
+                    return out
+            if (at := text.find(self._tag)) < 0:
+                break
             self._emit(out, text[:at].rstrip())
             text = text[at + len(self._tag) :]
             self._thinking = not self._thinking
@@ -46,6 +54,12 @@ class ThinkingSplitter:
         self._emit(out, self._held.rstrip() if self._thinking else self._held)
         self._held = ""
         return out
+
+    def _without_repetition(self, text: str) -> str:
+        """`text`, at the start of thinking, without the opening tags it begins with."""
+        while (rest := text.lstrip()).startswith(self._tags[0]):
+            text = rest[len(self._tags[0]) :]
+        return text
 
     @property
     def _tag(self) -> str:

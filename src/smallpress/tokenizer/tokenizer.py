@@ -5,6 +5,7 @@ for text the program wrote itself, and the chat templates (`smallpress.tokenizer
 """
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any, Self
 from smallpress.run.atomic import write_file
 from smallpress.run.errors import UserError, disk_error
 from smallpress.tokenizer.control import ControlTokens
-from smallpress.tokenizer.definition import Definition, build, check_definition
+from smallpress.tokenizer.definition import Definition, build, check_definition, parts
 from smallpress.tokenizer.gguf_metadata import to_metadata
 from smallpress.tokenizer.gguf_vocabulary import from_metadata
 from smallpress.tokenizer.spelling import spelled_bytes
@@ -35,6 +36,9 @@ END_TOKENS = frozenset(
     }
 )
 """Control tokens that end a document, a turn or a message in every family; a completion never goes on after one."""
+
+
+SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 class Tokenizer:
@@ -183,11 +187,13 @@ class Tokenizer:
 
     def _puts_bos_first(self) -> bool:
         """Whether the post-processor of `tokenizer.json` begins every text with bos."""
-        post = self._definition.json.get("post_processor") or {}
-        for part in post.get("processors") or [post]:
-            single = part.get("single") or [{}]
-            if part.get("type") == "TemplateProcessing" and "SpecialToken" in single[0]:
-                return single[0]["SpecialToken"].get("id") == self.special_tokens.get("bos_token")
+        post = self._definition.json.get("post_processor")
+        for part in parts(post, "processors"):
+            single = part.get("single")
+            first = single[0] if isinstance(single, list) and single else None
+            if part.get("type") == "TemplateProcessing" and isinstance(first, dict) and "SpecialToken" in first:
+                token = first["SpecialToken"]
+                return isinstance(token, dict) and token.get("id") == self.special_tokens.get("bos_token")
         return False
 
 
@@ -247,8 +253,12 @@ def _optional_json(path: Path) -> dict[str, Any]:
 
 
 def _read_json(path: Path) -> Any:
+    data = _read(path)
     try:
-        return json.loads(_read(path))
+        value = json.loads(data)
+        if SURROGATE.search(data):
+            json.dumps(value, ensure_ascii=False).encode()  # Half a pair has no form in UTF-8: a UnicodeError.
+        return value
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON: {error}", "the file is damaged: fetch it again") from error
 

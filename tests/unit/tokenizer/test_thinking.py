@@ -27,6 +27,10 @@ def split(pieces, opened=False):
         ("so: <think>a</think> b", "a", "so:b"),
         ("<think>a</think>b<think>c</think>d", "ac", "bd"),
         ("<think>a <think> b</think>c", "a <think> b", "c"),
+        ("<think>\n<think>\na</think>b", "a", "b"),
+        ("<think> <think>", "", ""),
+        ("<think><thin", "<thin", ""),
+        ("<think><think></think>4", "", "4"),
         ("a</think>b", "", "a</think>b"),
         ("a <thin b", "", "a <thin b"),
         ("a <thin", "", "a <thin"),
@@ -47,6 +51,12 @@ def test_where_the_prompt_opened_the_tag_the_text_begins_with_thinking():
     assert split(["no end"], opened=True) == ("no end", "")
     assert split(["</think>4"], opened=True) == ("", "4")
     assert split_thinking("a</think>b", opened=True) == ("a", "b")
+
+
+def test_an_opening_tag_that_repeats_the_prompts_is_dropped():
+    for pieces in (["<think>\n2 + 2</think>4"], list("\n<think>\n2 + 2</think>4")):
+        assert split(pieces, opened=True) == ("2 + 2", "4")
+    assert split(["2 <think>+ 2"], opened=True) == ("2 <think>+ 2", "")
 
 
 def test_other_tags_tell_other_things_apart():

