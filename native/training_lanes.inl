@@ -1,0 +1,89 @@
+// What training wants of sixteen lanes beyond simd_*.h. Where an instruction set has no better way, lane by lane.
+
+namespace {
+
+// table[codes[i]] of 256 floats.
+inline F16 lookup(const float* table, const uint8_t* codes);
+// table[place] of 16 floats, for whole places.
+inline F16 choose(const float* table, F16 places);
+// log2 of a number that is not negative, too low by at most 0.087; -127 for zero.
+inline F16 rough_log2(F16 x);
+inline F16 root(F16 x);
+inline F16 floor(F16 x);
+// Whole numbers from 0 to 255.
+inline void store_codes(uint8_t* p, F16 x);
+
+#if defined(__AVX512F__)
+
+inline F16 lookup(const float* table, const uint8_t* codes) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(codes));
+    return _mm512_i32gather_ps(_mm512_cvtepu8_epi32(bytes), table, 4);
+}
+inline F16 choose(const float* table, F16 places) {
+    return _mm512_permutexvar_ps(_mm512_cvttps_epi32(places), _mm512_load_ps(table));
+}
+inline F16 rough_log2(F16 x) { return fma(_mm512_cvtepi32_ps(_mm512_castps_si512(x)), set1(0x1p-23f), set1(-127.0f)); }
+inline F16 root(F16 x) { return _mm512_sqrt_ps(x); }
+inline F16 floor(F16 x) { return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC); }
+inline void store_codes(uint8_t* p, F16 x) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(_mm512_cvttps_epi32(x)));
+}
+
+#elif defined(__AVX2__)
+
+inline F16 lookup(const float* table, const uint8_t* codes) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(codes));
+    return {_mm256_i32gather_ps(table, _mm256_cvtepu8_epi32(bytes), 4),
+            _mm256_i32gather_ps(table, _mm256_cvtepu8_epi32(_mm_srli_si128(bytes, 8)), 4)};
+}
+inline F16 choose(const float* table, F16 places) {
+    return {_mm256_i32gather_ps(table, _mm256_cvttps_epi32(places.a), 4),
+            _mm256_i32gather_ps(table, _mm256_cvttps_epi32(places.b), 4)};
+}
+inline F16 rough_log2(F16 x) {
+    const F16 bits = {_mm256_cvtepi32_ps(_mm256_castps_si256(x.a)), _mm256_cvtepi32_ps(_mm256_castps_si256(x.b))};
+    return fma(bits, set1(0x1p-23f), set1(-127.0f));
+}
+inline F16 root(F16 x) { return {_mm256_sqrt_ps(x.a), _mm256_sqrt_ps(x.b)}; }
+inline F16 floor(F16 x) { return {_mm256_floor_ps(x.a), _mm256_floor_ps(x.b)}; }
+inline void store_codes(uint8_t* p, F16 x) {
+    const __m256i words = in_order(_mm256_packus_epi32(_mm256_cvttps_epi32(x.a), _mm256_cvttps_epi32(x.b)));
+    const __m128i bytes = _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), bytes);
+}
+
+#else
+
+template <typename Op>
+inline F16 lane_by_lane(F16 x, Op op) {
+    float lanes[16];
+    store(lanes, x);
+    for (float& lane : lanes) lane = op(lane);
+    return load(lanes);
+}
+inline F16 lookup(const float* table, const uint8_t* codes) {
+    float lanes[16];
+    for (int i = 0; i < 16; i++) lanes[i] = table[codes[i]];
+    return load(lanes);
+}
+inline F16 choose(const float* table, F16 places) {
+    return lane_by_lane(places, [table](float place) { return table[static_cast<int>(place)]; });
+}
+inline F16 rough_log2(F16 x) {
+    return lane_by_lane(x, [](float lane) { return static_cast<float>(bits_of(lane)) * 0x1p-23f - 127.0f; });
+}
+inline F16 root(F16 x) {
+    return lane_by_lane(x, [](float lane) { return sqrtf(lane); });
+}
+inline F16 floor(F16 x) {
+    return lane_by_lane(x, [](float lane) { return floorf(lane); });
+}
+inline void store_codes(uint8_t* p, F16 x) {
+    float lanes[16];
+    store(lanes, x);
+    for (int i = 0; i < 16; i++) p[i] = static_cast<uint8_t>(lanes[i]);
+}
+
+#endif
+
+}  // namespace
