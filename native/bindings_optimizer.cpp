@@ -22,14 +22,21 @@ DynamicMap::DynamicMap(const float* given, bool has_sign) : has_sign(has_sign), 
     std::copy(given, given + 256, values);
     const float* ranked = values + zero;
     limits[0] = -1.0f;
+    const float cut = has_sign ? 0.0f : 0.5f;
+    starts[0] = lasts[0] = cut;
     for (int level = 1, rank = 1; level < N_LEVELS; level++) {
         const int n = level == N_LEVELS - 1 ? 1 : (has_sign ? 1 : 2) << (level - 1), last = rank + n - 1;
         const double width = n > 1 ? (static_cast<double>(ranked[last]) - ranked[rank]) / (n - 1) : 0.0;
         limits[level] = (ranked[rank - 1] + ranked[rank]) / 2.0f;
         slopes[level] = n > 1 ? static_cast<float>(1.0 / width) : 0.0f;
-        starts[level] = static_cast<float>(rank + 0.5 - (n > 1 ? ranked[rank] / width : 0.0));
-        lasts[level] = static_cast<float>(last);
+        starts[level] = static_cast<float>(rank + cut - (n > 1 ? ranked[rank] / width : 0.0));
+        lasts[level] = static_cast<float>(last) + cut;
         rank += n;
+    }
+    if (!has_sign) {  // nothing above 0 is rank 0: a line from rank 1 there to rank 2 between its two values
+        limits[1] = 0.0f;
+        slopes[1] = 2.0f / (ranked[1] + ranked[2]);
+        starts[1] = 1.0f;
     }
 }
 
@@ -85,7 +92,7 @@ MomentBlock at(MomentBlock moment, Moments format, int64_t block) {
 }
 
 // tensors: (parameters, gradient, first moments, their scales, second moments, their scales), one-dimensional each.
-void adamw(SharedPool& pool, const DynamicMap& first_map, const DynamicMap& second_map, nb::list rows, double beta1,
+void adamw(int n_threads, const DynamicMap& first_map, const DynamicMap& second_map, nb::list rows, double beta1,
            double beta2, float eps, float shrink, float stride, float correction, const std::string& kernels_name) {
     std::vector<Tensor> tensors;
     int64_t n_blocks = 0;
@@ -102,7 +109,7 @@ void adamw(SharedPool& pool, const DynamicMap& first_map, const DynamicMap& seco
                      correction};
     const Training& training = *kernels(kernels_name).training;
     nb::gil_scoped_release free;
-    pool.split(n_blocks, 1, [&](int, int64_t begin, int64_t end) {
+    shared_pool(n_threads).split(n_blocks, 1, [&](int, int64_t begin, int64_t end) {
         auto tensor = std::upper_bound(tensors.begin(), tensors.end(), begin,
                                        [](int64_t block, const Tensor& t) { return block < t.first_block; });
         for (--tensor; begin < end; ++tensor) {
@@ -123,7 +130,6 @@ void adamw(SharedPool& pool, const DynamicMap& first_map, const DynamicMap& seco
 
 void bind_optimizer(nb::module_& m) {
     using namespace smallpress;
-    nb::class_<SharedPool>(m, "Pool").def(nb::init<int>(), nb::arg("n_threads"));
     nb::class_<DynamicMap>(m, "DynamicMap")
         .def(
             "__init__",
@@ -132,7 +138,7 @@ void bind_optimizer(nb::module_& m) {
                 new (self) DynamicMap(values.data(), has_sign);
             },
             nb::arg("values"), nb::arg("has_sign"));
-    m.def("adamw", &adamw, nb::arg("pool"), nb::arg("first_map"), nb::arg("second_map"), nb::arg("tensors"),
+    m.def("adamw", &adamw, nb::arg("n_threads"), nb::arg("first_map"), nb::arg("second_map"), nb::arg("tensors"),
           nb::kw_only(), nb::arg("beta1"), nb::arg("beta2"), nb::arg("eps"), nb::arg("shrink"), nb::arg("stride"),
           nb::arg("correction"), nb::arg("kernels") = "");
 }

@@ -7,21 +7,18 @@ namespace {
 
 constexpr float SMALLEST_SCALE = 1e-36f;  // 1 / it is a number still; a block of smaller values counts as zero
 
-// The code nearest to each y in [-1, 1]; halfway between two values, within rounding, either. Without a sign what is
-// above 0 stays so; see lowbit/dynamic_map.py.
+// The code nearest to each y in [-1, 1], and part of the next; halfway between two values, within rounding, either.
+// Without a sign what is above 0 stays so; see lowbit/dynamic_map.py.
 inline F16 nearest_codes(const DynamicMap& map, F16 y) {
-    constexpr float TENTHS_OF_TWO = 0.30102999566f;  // log10(2)
-    const F16 size = abs(y);
-    // A level begins above a power of ten: the rough logarithm, raised a little, finds it or the one above it.
-    constexpr float OF_ONE = DynamicMap::N_LEVELS - 1, RAISED = 0.03f;
-    F16 level = floor(fma(rough_log2(size), set1(TENTHS_OF_TWO), set1(OF_ONE + RAISED)));
-    level = max(min(level, set1(OF_ONE)), set1(1.0f));
-    level = add(sub(level, set1(1.0f)), where_above(size, choose(map.limits, level), set1(1.0f)));
-    const F16 rank =
-        min(floor(fma(choose(map.slopes, level), size, choose(map.starts, level))), choose(map.lasts, level));
-    if (!map.has_sign) return max(rank, where_above(y, set1(0.0f), set1(1.0f)));
-    const F16 code = add(sub(set1(127.0f), rank), where_above(y, set1(0.0f), add(rank, rank)));
-    return max(code, set1(0.0f));  // there is no -1
+    // A level begins above a power of ten. log10, taken from the bits as if each power of two were a straight line and
+    // raised a little, finds the level or the one above it; its limit tells which.
+    constexpr float TENS = 0.30102999566f, TOP = DynamicMap::N_LEVELS - 1, RAISED = 0.03f;
+    const F16 size = abs(y), one = set1(1.0f);
+    const F16 guess = max(fma(bits_as_number(size), set1(TENS * 0x1p-23f), set1(TOP + RAISED - 127.0f * TENS)), one);
+    const F16 level = add(sub(guess, one), where_above(size, choose(map.limits, guess), one));
+    const F16 line = fma(choose(map.slopes, level), size, choose(map.starts, level));
+    const F16 rank = min(line, choose(map.lasts, level));
+    return map.has_sign ? add(set1(map.zero + 0.5f), with_sign(rank, y)) : rank;
 }
 
 inline F16 load_moment(const DynamicMap& map, Moments format, MomentBlock from, int64_t i) {

@@ -1,4 +1,4 @@
-// A pool that Python holds, and that threads of Python may ask at once: the second waits for the first.
+// One pool for each number of threads, that threads of Python may ask at once: the second waits for the first.
 
 #pragma once
 
@@ -22,5 +22,8 @@ private:
     Pool pool_;
     std::mutex mutex_;
 };
+
+// The pool of so many threads, made when it is first asked for; it lasts as long as the process.
+SharedPool& shared_pool(int n_threads);
 
 }  // namespace smallpress

@@ -11,7 +11,8 @@ namespace smallpress {
 constexpr int64_t QUANT_BLOCK = 256;  // values of a moment in 8 bits that share a scale
 
 // The map of lowbit/dynamic_map.py, and how to find the nearest code without a search. Ranks count the values from 0
-// upwards: those of a level stand at equal distances, so within it the rank of y is slope * y + start, rounded down.
+// upwards: those of a level stand at equal distances, so within it the rank of y is slope * y + start, cut to a whole
+// number; with a sign half less, so that cutting does the same on both sides of 0.
 // Level 0 is the value 0, 1 to 7 are the decades, 8 is the value 1; y belongs to a level above its limit.
 struct DynamicMap {
     static constexpr int N_LEVELS = 9, ROOM = 16;
@@ -19,7 +20,7 @@ struct DynamicMap {
     float values[256];
     bool has_sign;
     int zero;  // the code of 0
-    alignas(64) float limits[ROOM] = {}, slopes[ROOM] = {}, starts[ROOM] = {}, lasts[ROOM] = {};
+    float limits[ROOM] = {}, slopes[ROOM] = {}, starts[ROOM] = {}, lasts[ROOM] = {};
 
     DynamicMap(const float* values, bool has_sign);
 };

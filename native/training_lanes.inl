@@ -4,13 +4,14 @@ namespace {
 
 // table[codes[i]] of 256 floats.
 inline F16 lookup(const float* table, const uint8_t* codes);
-// table[place] of 16 floats, for whole places.
+// table[place] of 16 floats; what a place has beyond a whole number is cut off.
 inline F16 choose(const float* table, F16 places);
-// log2 of a number that is not negative, too low by at most 0.087; -127 for zero.
-inline F16 rough_log2(F16 x);
+// The bits of x, not negative, as a whole number: about 2^23 * (log2(x) + 127).
+inline F16 bits_as_number(F16 x);
+// A size, not negative, with the sign of another number.
+inline F16 with_sign(F16 size, F16 x);
 inline F16 root(F16 x);
-inline F16 floor(F16 x);
-// Whole numbers from 0 to 255.
+// Numbers from 0 to below 256, cut to whole ones.
 inline void store_codes(uint8_t* p, F16 x);
 
 #if defined(__AVX512F__)
@@ -20,11 +21,11 @@ inline F16 lookup(const float* table, const uint8_t* codes) {
     return _mm512_i32gather_ps(_mm512_cvtepu8_epi32(bytes), table, 4);
 }
 inline F16 choose(const float* table, F16 places) {
-    return _mm512_permutexvar_ps(_mm512_cvttps_epi32(places), _mm512_load_ps(table));
+    return _mm512_permutexvar_ps(_mm512_cvttps_epi32(places), load(table));
 }
-inline F16 rough_log2(F16 x) { return fma(_mm512_cvtepi32_ps(_mm512_castps_si512(x)), set1(0x1p-23f), set1(-127.0f)); }
+inline F16 bits_as_number(F16 x) { return _mm512_cvtepi32_ps(_mm512_castps_si512(x)); }
+inline F16 with_sign(F16 size, F16 x) { return _mm512_or_ps(size, _mm512_and_ps(x, set1(-0.0f))); }
 inline F16 root(F16 x) { return _mm512_sqrt_ps(x); }
-inline F16 floor(F16 x) { return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC); }
 inline void store_codes(uint8_t* p, F16 x) {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(_mm512_cvttps_epi32(x)));
 }
@@ -40,12 +41,14 @@ inline F16 choose(const float* table, F16 places) {
     return {_mm256_i32gather_ps(table, _mm256_cvttps_epi32(places.a), 4),
             _mm256_i32gather_ps(table, _mm256_cvttps_epi32(places.b), 4)};
 }
-inline F16 rough_log2(F16 x) {
-    const F16 bits = {_mm256_cvtepi32_ps(_mm256_castps_si256(x.a)), _mm256_cvtepi32_ps(_mm256_castps_si256(x.b))};
-    return fma(bits, set1(0x1p-23f), set1(-127.0f));
+inline F16 bits_as_number(F16 x) {
+    return {_mm256_cvtepi32_ps(_mm256_castps_si256(x.a)), _mm256_cvtepi32_ps(_mm256_castps_si256(x.b))};
+}
+inline F16 with_sign(F16 size, F16 x) {
+    const __m256 sign = _mm256_set1_ps(-0.0f);
+    return {_mm256_or_ps(size.a, _mm256_and_ps(x.a, sign)), _mm256_or_ps(size.b, _mm256_and_ps(x.b, sign))};
 }
 inline F16 root(F16 x) { return {_mm256_sqrt_ps(x.a), _mm256_sqrt_ps(x.b)}; }
-inline F16 floor(F16 x) { return {_mm256_floor_ps(x.a), _mm256_floor_ps(x.b)}; }
 inline void store_codes(uint8_t* p, F16 x) {
     const __m256i words = in_order(_mm256_packus_epi32(_mm256_cvttps_epi32(x.a), _mm256_cvttps_epi32(x.b)));
     const __m128i bytes = _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
@@ -69,14 +72,18 @@ inline F16 lookup(const float* table, const uint8_t* codes) {
 inline F16 choose(const float* table, F16 places) {
     return lane_by_lane(places, [table](float place) { return table[static_cast<int>(place)]; });
 }
-inline F16 rough_log2(F16 x) {
-    return lane_by_lane(x, [](float lane) { return static_cast<float>(bits_of(lane)) * 0x1p-23f - 127.0f; });
+inline F16 bits_as_number(F16 x) {
+    return lane_by_lane(x, [](float lane) { return static_cast<float>(bits_of(lane)); });
+}
+inline F16 with_sign(F16 size, F16 x) {
+    float sizes[16], lanes[16];
+    store(sizes, size);
+    store(lanes, x);
+    for (int i = 0; i < 16; i++) sizes[i] = lanes[i] < 0.0f ? -sizes[i] : sizes[i];
+    return load(sizes);
 }
 inline F16 root(F16 x) {
     return lane_by_lane(x, [](float lane) { return sqrtf(lane); });
-}
-inline F16 floor(F16 x) {
-    return lane_by_lane(x, [](float lane) { return floorf(lane); });
 }
 inline void store_codes(uint8_t* p, F16 x) {
     float lanes[16];

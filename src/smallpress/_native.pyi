@@ -67,9 +67,6 @@ def weigh(kernels: str, x: Floats, temperature: float) -> tuple[float, Floats, f
 def read_bandwidth(n_threads: int) -> float: ...
 def multiply_adds(kernels: str, n_threads: int) -> float: ...
 
-class Pool:
-    def __init__(self, n_threads: int) -> None: ...
-
 class DynamicMap:
     def __init__(self, values: Floats, has_sign: bool) -> None: ...
 
@@ -78,7 +75,7 @@ Moment = Floats | NDArray[np.uint16] | Codes
 AdamWRow = tuple[Floats, Floats, Moment, Floats | None, Moment, Floats | None]
 
 def adamw(
-    pool: Pool,
+    n_threads: int,
     first_map: DynamicMap,
     second_map: DynamicMap,
     tensors: Sequence[AdamWRow],

@@ -1,8 +1,7 @@
-"""The C++ core where this installation has one, and the threads that its parts for training share."""
+"""The C++ core where this installation has one."""
 
 from functools import cache
 from types import ModuleType
-from typing import Any
 
 
 @cache
@@ -13,11 +12,3 @@ def native_core() -> ModuleType | None:
     except ImportError:
         return None
     return _native
-
-
-@cache
-def pool(n_threads: int) -> Any:
-    """The pool of so many threads; one a process, whoever asks."""
-    core = native_core()
-    assert core is not None, "there is no pool without the native core"
-    return core.Pool(n_threads)

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from smallpress.lowbit.dynamic_map import dynamic_map
-from smallpress.lowbit.native_core import native_core, pool
+from smallpress.lowbit.native_core import native_core
 from smallpress.optim.adamw_step import FIRST, SECOND, AdamWStep, State, new_state, plain_step, state_shapes
 from smallpress.run.errors import UserError
 
@@ -133,7 +133,7 @@ class AdamW8(Optimizer):
         if native and self._core is not None and self._maps is not None:
             rows = [_row(parameter, self.state[parameter]) for parameter in native]
             options = {name: getattr(step, name) for name in AdamWStep.__slots__}
-            self._core.adamw(pool(self.n_threads or torch.get_num_threads()), *self._maps, rows, **options)
+            self._core.adamw(self.n_threads or torch.get_num_threads(), *self._maps, rows, **options)
 
 
 def _row(parameter: Tensor, state: State) -> tuple[Any, ...]:

@@ -16,7 +16,8 @@ NEAR_A_TIE = 2e-4
 """Of the distance of two codes: where between them the one or the other is the nearest."""
 MOMENTS = pytest.mark.parametrize("moments", ["float32", "bfloat16", "8bit"])
 NATIVE = pytest.mark.skipif(native_core() is None, reason="there is no native core")
-KERNELS = [pytest.param(name, marks=pytest.mark.skipif(not (native_core() and native_core().can_run(name)), reason=name))
+RUNS = native_core().can_run if native_core() else lambda name: False
+KERNELS = [pytest.param(name, marks=pytest.mark.skipif(not RUNS(name), reason="not on this processor"))
            for name in ("scalar", "avx2", "avx512", "amx")]  # fmt: skip
 
 
