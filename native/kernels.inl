@@ -44,8 +44,8 @@ inline void store_part(float* p, int64_t n, F16 x) {
 }  // namespace
 
 #include "attention.inl"
-#include "optimizer.inl"
 #include "product.inl"
+#include "training.inl"
 
 namespace {
 

@@ -94,10 +94,17 @@ int64_t exercise_tiles(int64_t n) {
     return n * 4 * TILE * PANEL * BLOCK;
 }
 
+}  // namespace
+
+#include "training_amx.inl"
+
+namespace {
+
 constexpr Kernels with_tiles() {
     Kernels table = TABLE;
     table.product = product_amx;
     table.exercise = exercise_tiles;
+    table.training = &TRAINING_TILED;
     return table;
 }
 

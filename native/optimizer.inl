@@ -1,7 +1,4 @@
-// AdamW on blocks of parameters whose moments are in fp32, bf16 or 8 bits; a part of kernels.inl.
-
-#include "training.h"
-#include "training_lanes.inl"
+// AdamW on blocks of parameters whose moments are in fp32, bf16 or 8 bits; a part of training.inl.
 
 namespace {
 
@@ -117,7 +114,5 @@ void adamw(const AdamW& step, const DynamicMap& first_map, const DynamicMap& sec
                                                         parameters);
     }
 }
-
-constexpr Training TRAINING{adamw};
 
 }  // namespace

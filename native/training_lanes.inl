@@ -11,6 +11,10 @@ inline F16 bits_as_number(F16 x);
 // A size, not negative, with the sign of another number.
 inline F16 with_sign(F16 size, F16 x);
 inline F16 root(F16 x);
+// Each lane's four bytes are the whole numbers of a, b, c and d there, -127 to 127.
+inline void store_quads(int8_t* p, F16 a, F16 b, F16 c, F16 d);
+// Each lane: its four signed bytes of w times the four at a, added to acc, which with SHIFTED began at surplus_of(w).
+inline I16 dot4_signed(I16 acc, Bytes w, const int8_t* a);
 // Numbers from 0 to below 256, cut to whole ones.
 inline void store_codes(uint8_t* p, F16 x);
 
@@ -28,6 +32,19 @@ inline F16 with_sign(F16 size, F16 x) { return _mm512_or_ps(size, _mm512_and_ps(
 inline F16 root(F16 x) { return _mm512_sqrt_ps(x); }
 inline void store_codes(uint8_t* p, F16 x) {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(_mm512_cvttps_epi32(x)));
+}
+inline void store_quads(int8_t* p, F16 a, F16 b, F16 c, F16 d) {
+    const __m512i low = _mm512_set1_epi32(255);
+    const __m512i ab = _mm512_or_si512(_mm512_and_si512(_mm512_cvtps_epi32(a), low),
+                                       _mm512_slli_epi32(_mm512_and_si512(_mm512_cvtps_epi32(b), low), 8));
+    const __m512i cd =
+        _mm512_or_si512(_mm512_and_si512(_mm512_cvtps_epi32(c), low), _mm512_slli_epi32(_mm512_cvtps_epi32(d), 8));
+    _mm512_storeu_si512(p, _mm512_or_si512(ab, _mm512_slli_epi32(cd, 16)));
+}
+inline I16 dot4_signed(I16 acc, Bytes w, const int8_t* a) {
+    int32_t quad;
+    std::memcpy(&quad, a, 4);
+    return _mm512_dpbusd_epi32(acc, _mm512_set1_epi32(quad ^ static_cast<int32_t>(0x80808080)), w);
 }
 
 #elif defined(__AVX2__)
@@ -90,6 +107,21 @@ inline void store_codes(uint8_t* p, F16 x) {
     store(lanes, x);
     for (int i = 0; i < 16; i++) p[i] = static_cast<uint8_t>(lanes[i]);
 }
+
+#endif
+
+#if !defined(__AVX512F__)
+
+inline void store_quads(int8_t* p, F16 a, F16 b, F16 c, F16 d) {
+    int8_t bytes[4][16];
+    store_int8(bytes[0], a);
+    store_int8(bytes[1], b);
+    store_int8(bytes[2], c);
+    store_int8(bytes[3], d);
+    for (int i = 0; i < 16; i++)
+        for (int j = 0; j < 4; j++) p[4 * i + j] = bytes[j][i];
+}
+inline I16 dot4_signed(I16 acc, Bytes w, const int8_t* a) { return dot4(acc, w, a); }
 
 #endif
 

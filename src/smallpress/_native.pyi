@@ -88,3 +88,9 @@ def adamw(
     correction: float,
     kernels: str = "",
 ) -> None: ...
+
+Numbers = Floats | NDArray[np.uint16]
+
+def product_8bit(
+    n_threads: int, left: Numbers, right: Numbers, columns: int, right_by_rows: bool, out: Numbers, kernels: str = ""
+) -> None: ...
