@@ -85,7 +85,7 @@ def simulated(format: Format, span: int = SPAN) -> Product:
 
 
 def native_int8(span: int = SPAN, n_threads: int | None = None, kernels: str = "") -> Product:
-    """int8 in the native core, on a CPU; `n_threads` None: torch's number. fp32 and bf16, rows or columns contiguous."""
+    """int8 in the native core, for fp32 and bf16 on a CPU; `n_threads` None: torch's number."""
     core = native_core()
     assert core is not None, "native_int8 needs the native core"
 

@@ -43,7 +43,7 @@ def test_blocks_are_128_rows_with_one_scale():
 
 
 def test_fp8_values_are_those_of_e4m3():
-    """448 is its largest; with scale 1 it has 3 bits after the first: 17 is halfway between 16 and 18, and goes to 16."""
+    """448 is the largest; three bits follow the first, so that 17, halfway between 16 and 18, goes to 16."""
     codes = encode(torch.tensor([[448.0, 17.0, 19.0, 0.001]]), "fp8", SPAN, in_blocks=False).codes
     assert codes[0, :3].tolist() == [448.0, 16.0, 20.0]
     assert codes[0, 3] == 2**-9, "the smallest, of which 0.001 is more than half"
@@ -109,7 +109,7 @@ def test_fp8_by_scaled_mm_is_the_simulated_one(shape):
 
 
 def test_an_outlier_spoils_its_own_span_alone():
-    """A value 1000 times the others leaves them 127 / 1000 of a code in its span of 128, and all of theirs elsewhere."""
+    """A value 1000 times the others leaves them an eighth of a code in its span, and all of theirs elsewhere."""
     torch.manual_seed(0)
     left, right = torch.randn(1, 1024), torch.randn(64, 1024)
     left[0, 3] = 3000.0
