@@ -10,6 +10,7 @@ from smallpress.lowbit.native_core import native_core
 from smallpress.lowbit.product8 import native_int8, simulated
 from smallpress.model.attention import Group, PackedCausal, TokenTree
 from smallpress.model.token_logprobs import token_logprobs
+from smallpress.optim.master import MasterWeights
 
 PRODUCTS = [simulated("int8"), simulated("fp8")] + ([native_int8()] if native_core() else [])
 
@@ -91,6 +92,21 @@ def test_a_model_told_so_computes_all_linear_layers_of_its_blocks_in_8_bits(tiny
     assert model.state_dict().keys() == plain.state_dict().keys()
     for (name, p), q in zip(model.named_parameters(), plain.parameters(), strict=True):
         assert (p.grad - q.grad).norm() < 0.15 * q.grad.norm() + 1e-4, name
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_tiny_model_learns_in_8_bits_what_it_learns_without(tiny_model, dtype):
+    """Ten steps on one sequence, fp32 weights behind both."""
+    first, losses = loss_of(tiny_model()).item(), []
+    for arithmetic in (Arithmetic(), Arithmetic.all_in(simulated("int8"))):
+        weights = MasterWeights(tiny_model(), dtype)
+        use(arithmetic, weights.model.layers)
+        for _ in range(10):
+            loss = loss_of(weights.model)
+            loss.backward()
+            weights.step(lr=3e-3, max_norm=1.0)
+        losses.append(loss.item())
+    assert losses[0] < first / 2 and losses[1] == pytest.approx(losses[0], rel=0.05)
 
 
 def test_a_copy_of_such_a_model_moves_alone(tiny_model):
