@@ -96,9 +96,13 @@ auto logits(const Model& model) {
 }  // namespace
 
 void bind_kernels(nb::module_& m);
+void bind_optimizer(nb::module_& m);
+void bind_product(nb::module_& m);
 
 NB_MODULE(_native, m) {
     bind_kernels(m);
+    bind_optimizer(m);
+    bind_product(m);
     // Of what a format of files becomes; 0 for one that is not read here.
     m.def("packed_bits", [](const std::string& name) {
         const BlockFormat* format = block_format(name);

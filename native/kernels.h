@@ -6,6 +6,7 @@
 #include <string>
 
 #include "panels.h"
+#include "training.h"
 
 namespace smallpress {
 
@@ -79,6 +80,8 @@ struct Kernels {
 
     // n rounds of 8-bit products on registers alone; returns how many multiply-adds they were.
     int64_t (*exercise)(int64_t n);
+
+    const Training* training;
 };
 
 // The best table this processor can run, or the one named; throws std::invalid_argument where it cannot.

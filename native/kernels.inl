@@ -45,6 +45,7 @@ inline void store_part(float* p, int64_t n, F16 x) {
 
 #include "attention.inl"
 #include "product.inl"
+#include "training.inl"
 
 namespace {
 
@@ -124,7 +125,7 @@ int64_t exercise(int64_t n) {
     return n * CHAINS * LANES * QUAD;
 }
 
-constexpr Kernels TABLE{KERNELS_NAME, quantize, narrow,  rms_norm, swiglu, pack,
-                        product,      attend,   to_bf16, largest,  weigh,  exercise};
+constexpr Kernels TABLE{KERNELS_NAME, quantize, narrow,  rms_norm, swiglu,   pack,     product,
+                        attend,       to_bf16,  largest, weigh,    exercise, &TRAINING};
 
 }  // namespace

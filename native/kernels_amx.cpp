@@ -109,11 +109,18 @@ int64_t exercise_tiles(int64_t n) {
     return n * 4 * TILE * PANEL * BLOCK;
 }
 
+}  // namespace
+
+#include "training_amx.inl"
+
+namespace {
+
 constexpr Kernels with_tiles() {
     Kernels table = TABLE;
     table.product = product_amx;
     table.attend = attend_tiles;
     table.exercise = exercise_tiles;
+    table.training = &TRAINING_TILED;
     return table;
 }
 

@@ -82,6 +82,9 @@ inline float largest_of(F16 a) { return vmaxvq_f32(vmaxq_f32(vmaxq_f32(a.v[0], a
 inline F16 load_half(const uint16_t* p) {
     return each([&](int i) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p + 4 * i))); });
 }
+inline F16 load_bf16(const uint16_t* p) {
+    return each([&](int i) { return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p + 4 * i), 16)); });
+}
 inline void store_bf16(uint16_t* p, F16 x) {
     for (int i = 0; i < 4; i++) {
         const uint32x4_t bits = vreinterpretq_u32_f32(x.v[i]), number = vceqq_f32(x.v[i], x.v[i]);

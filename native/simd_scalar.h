@@ -83,6 +83,9 @@ inline float largest_of(F16 a) {
 inline F16 load_half(const uint16_t* p) {
     return each([&](int i) { return half_to_float(p[i]); });
 }
+inline F16 load_bf16(const uint16_t* p) {
+    return each([&](int i) { return float_of(static_cast<uint32_t>(p[i]) << 16); });
+}
 inline uint16_t bf16_of(float x) {
     const uint32_t bits = bits_of(x);
     if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>(bits >> 16 | 64);  // NaN stays one

@@ -66,3 +66,31 @@ def attend(kernels: str, q: Floats, k: Floats, v: Floats, page_size: int) -> Flo
 def weigh(kernels: str, x: Floats, temperature: float) -> tuple[float, Floats, float]: ...
 def read_bandwidth(n_threads: int) -> float: ...
 def multiply_adds(kernels: str, n_threads: int) -> float: ...
+
+class DynamicMap:
+    def __init__(self, values: Floats, has_sign: bool) -> None: ...
+
+Codes = NDArray[np.uint8]
+Moment = Floats | NDArray[np.uint16] | Codes
+AdamWRow = tuple[Floats, Floats, Moment, Floats | None, Moment, Floats | None]
+
+def adamw(
+    n_threads: int,
+    first_map: DynamicMap,
+    second_map: DynamicMap,
+    tensors: Sequence[AdamWRow],
+    *,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    shrink: float,
+    stride: float,
+    correction: float,
+    kernels: str = "",
+) -> None: ...
+
+Numbers = Floats | NDArray[np.uint16]
+
+def product_8bit(
+    n_threads: int, left: Numbers, right: Numbers, columns: int, right_by_rows: bool, out: Numbers, kernels: str = ""
+) -> None: ...

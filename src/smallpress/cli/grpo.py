@@ -120,7 +120,7 @@ class Session:
             update={"dtype": str(dtype).removeprefix("torch."), "rollout_dtype": rollout_format}
         )
         model = load_transformer(path)
-        weights = MasterWeights(model, dtype, weight_decay=settings.weight_decay)
+        weights = MasterWeights(model, dtype, weight_decay=settings.weight_decay, optimizer=settings.optimizer)
         n_running = min(MAX_RUNNING, max(settings.prompts_per_step * settings.group_size, settings.eval_n))
         engine = engine_over(model, rollout_format, n_running, ROOM)
         trainer = Trainer(settings, weights, engine, speech(tokenizer, settings.form, worked_example), TASKS)

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from smallpress.lowbit.linear8 import PLAIN, Arithmetic
 from smallpress.model.config import Activation, Dense
 
 ACTIVATIONS: dict[Activation, tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]] = {
@@ -26,16 +27,23 @@ class GatedMLP(nn.Module):
         self.gate = nn.Linear(dim, config.inter_dim, bias=config.bias)
         self.up = nn.Linear(dim, config.inter_dim, bias=config.bias)
         self.down = nn.Linear(config.inter_dim, dim, bias=config.bias)
+        self.arithmetic = PLAIN
 
     def forward(self, x_NM: Tensor) -> Tensor:
-        return gated_down(self.gate(x_NM), self.up(x_NM), self.down.weight, self.down.bias, self.activation)
+        down = self.down
+        return gated_down(self.gate(x_NM), self.up(x_NM), down.weight, down.bias, self.activation, self.arithmetic)
 
 
 def gated_down(
-    gate_NF: Tensor, up_NF: Tensor, down_MF: Tensor, bias_M: Tensor | None, activation: Activation
+    gate_NF: Tensor,
+    up_NF: Tensor,
+    down_MF: Tensor,
+    bias_M: Tensor | None,
+    activation: Activation,
+    arithmetic: Arithmetic = PLAIN,
 ) -> Tensor:
-    """[N, M]: down(activation(gate) * up) + bias."""
-    return _GatedDown.apply(gate_NF, up_NF, down_MF, bias_M, *ACTIVATIONS[activation])
+    """[N, M]: down(activation(gate) * up) + bias, its product in `arithmetic`."""
+    return _GatedDown.apply(gate_NF, up_NF, down_MF, bias_M, *ACTIVATIONS[activation], arithmetic)
 
 
 class _GatedDown(torch.autograd.Function):
@@ -51,17 +59,22 @@ class _GatedDown(torch.autograd.Function):
         bias_M: Tensor | None,
         act: Callable[[Tensor], Tensor],
         act_backward: Callable[[Tensor, Tensor], Tensor],
+        arithmetic: Arithmetic,
     ) -> Tensor:
         ctx.save_for_backward(gate_NF, up_NF, down_MF)
-        ctx.has_bias, ctx.act, ctx.act_backward = bias_M is not None, act, act_backward
-        return F.linear(act(gate_NF).mul_(up_NF), down_MF, bias_M)
+        ctx.has_bias, ctx.act, ctx.act_backward, ctx.arithmetic = bias_M is not None, act, act_backward, arithmetic
+        act_NF = act(gate_NF).mul_(up_NF)
+        if arithmetic.forward is None:
+            return F.linear(act_NF, down_MF, bias_M)
+        y_NM = arithmetic.output(act_NF, down_MF)
+        return y_NM if bias_M is None else y_NM + bias_M
 
     @staticmethod
     def backward(ctx: Any, grad_NM: Tensor) -> tuple[Tensor | None, ...]:
         gate_NF, up_NF, down_MF = ctx.saved_tensors
         act_NF = ctx.act(gate_NF)
-        grad_down_MF = grad_NM.T @ (act_NF * up_NF) if ctx.needs_input_grad[2] else None
-        grad_NF = grad_NM @ down_MF
+        grad_down_MF = ctx.arithmetic.grad_weight(grad_NM, act_NF * up_NF) if ctx.needs_input_grad[2] else None
+        grad_NF = ctx.arithmetic.grad_x(grad_NM, down_MF)
         grad_gate_NF = ctx.act_backward(grad_NF * up_NF, gate_NF)
         grad_bias_M = grad_NM.sum(0) if ctx.has_bias else None
-        return grad_gate_NF, grad_NF.mul_(act_NF), grad_down_MF, grad_bias_M, None, None
+        return grad_gate_NF, grad_NF.mul_(act_NF), grad_down_MF, grad_bias_M, None, None, None

@@ -3,15 +3,22 @@
 import copy
 import math
 from collections.abc import Iterator
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from smallpress.model.transformer import Transformer
+from smallpress.optim.adamw8 import AdamW8
+
+Choice = Literal["adamw", "adamw8"]
+
+STATE_KEYS = ("step", "exp_avg", "exp_avg_sq", "exp_avg_scales", "exp_avg_sq_scales")
 
 
 class MasterWeights:
-    """`model` computes in `dtype`; `master` holds what it was rounded from. AdamW (Loshchilov and Hutter 2019).
+    """`model` computes in `dtype`; `master` holds what it was rounded from. AdamW (Loshchilov and Hutter 2019), by
+    torch, or with moments in 8 bits but for those of embeddings.
 
     Gradients are added up in fp32, over as many backward passes as come before `step`, and leave the computing copy as
     soon as they are whole, so no second set of them exists. Matrices decay, norms and biases do not.
@@ -24,6 +31,7 @@ class MasterWeights:
         betas: tuple[float, float] = (0.9, 0.95),
         weight_decay: float = 0.0,
         eps: float = 1e-8,
+        optimizer: Choice = "adamw",
     ):
         self.dtype = dtype
         self.model = copy.deepcopy(model).to(dtype)
@@ -31,12 +39,29 @@ class MasterWeights:
         for name, parameter in self.model.named_parameters():
             if parameter.requires_grad:  # a router's selection bias does not
                 parameter.register_post_accumulate_grad_hook(_Collect(self.master[name]))
-        matrices = [p for p in self.master.values() if p.ndim >= 2]
-        others = [p for p in self.master.values() if p.ndim < 2]
-        groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW(
-            [group for group in groups if group["params"]], lr=0.0, betas=betas, eps=eps, fused=True
-        )
+        self.optimizer: torch.optim.Optimizer
+        if optimizer == "adamw8":
+            self.optimizer = AdamW8(self._groups(weight_decay, apart=True), lr=0.0, betas=betas, eps=eps)
+        else:
+            groups = self._groups(weight_decay, apart=False)
+            self.optimizer = torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=eps, fused=True)
+
+    def _groups(self, weight_decay: float, apart: bool) -> list[dict[str, Any]]:
+        """Matrices, then norms and biases; with `apart` embeddings are a group of their own, whose moments are fp32."""
+        embeddings = {
+            f"{name}.weight"
+            for name, module in self.model.named_modules()
+            if apart and isinstance(module, nn.Embedding)
+        }
+        inner = [(name, p) for name, p in self.master.items() if name not in embeddings]
+        groups: list[dict[str, Any]] = [
+            {"params": [p for _, p in inner if p.ndim >= 2], "weight_decay": weight_decay},
+            {"params": [p for _, p in inner if p.ndim < 2], "weight_decay": 0.0},
+        ]
+        if apart:
+            params = [self.master[name] for name in sorted(embeddings)]
+            groups.append({"params": params, "weight_decay": weight_decay, "moments": "float32"})
+        return [group for group in groups if group["params"]]
 
     def grad_norm(self) -> float:
         """The length of the whole gradient added up so far; NaN or infinity where any part is."""
@@ -77,13 +102,11 @@ class MasterWeights:
         """Take back what `tensors` gave; bit for bit."""
         for name, parameter in self.master.items():
             parameter.copy_(tensors[f"weights/{name}"])
-            state = {
-                key: tensors[f"adamw/{key}/{name}"].clone()
-                for key in ("step", "exp_avg", "exp_avg_sq")
-                if f"adamw/{key}/{name}" in tensors
-            }
+            state = {key: tensors[at].clone() for key in STATE_KEYS if (at := f"adamw/{key}/{name}") in tensors}
             self.optimizer.state.pop(parameter, None)  # of steps that `tensors` has not taken
-            if state:
+            if state and isinstance(self.optimizer, AdamW8):
+                self.optimizer.set_state(parameter, state)
+            elif state:
                 self.optimizer.state[parameter] = state
         self.forget_gradient()
         self.publish()

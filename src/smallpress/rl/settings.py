@@ -51,6 +51,7 @@ class GRPOSettings(Settings):
     lr_shape: Literal["constant", "linear", "cosine"] = "constant"
     warmup: int = Field(2, ge=1)
     weight_decay: float = Field(0.0, ge=0)
+    optimizer: Literal["adamw", "adamw8"] = "adamw"  # adamw8: its moments in 8 bits, 2 bytes a parameter instead of 8
     max_grad_norm: float = Field(1.0, gt=0)
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"  # of the update
     rollout_dtype: Literal["auto", "int8", "bfloat16", "float32"] = "auto"

@@ -8,6 +8,7 @@ import torch
 from smallpress.model.attention import Group, PackedCausal, TokenTree
 from smallpress.model.token_logprobs import token_logprobs
 from smallpress.optim.master import MasterWeights
+from smallpress.run.errors import UserError
 
 NO_CLIP = float("inf")
 
@@ -122,20 +123,49 @@ def test_only_matrices_decay(tiny_model):
         torch.testing.assert_close(weights.master[name], wanted, msg=name)
 
 
+def test_embeddings_and_small_tensors_keep_moments_in_fp32(tiny_model):
+    """The head has 256 x 32 values, the embedding as many; no other matrix has 4096."""
+    weights = MasterWeights(tiny_model(vocab_size=256, tied_head=False), torch.float32, optimizer="adamw8")
+    loss_of(weights.model, 0).backward()
+    weights.step(lr=1e-2, max_norm=1.0)
+    narrow = [name for name, tensor in weights.tensors() if tensor.dtype == torch.uint8]
+    assert narrow == ["adamw/exp_avg/head.weight", "adamw/exp_avg_sq/head.weight"]
+
+
+def test_every_weight_is_moved_by_either_optimizer_once(tiny_model):
+    for optimizer in ("adamw", "adamw8"):
+        weights = MasterWeights(tiny_model(biases="qkvo"), torch.float32, optimizer=optimizer)
+        grouped = [p for group in weights.optimizer.param_groups for p in group["params"]]
+        assert sorted(map(id, grouped)) == sorted(map(id, weights.master.values()))
+
+
+def test_the_state_of_the_other_optimizer_is_refused(tiny_model):
+    def trained(optimizer):
+        weights = MasterWeights(tiny_model(vocab_size=256, tied_head=False), torch.float32, optimizer=optimizer)
+        loss_of(weights.model, 0).backward()
+        weights.step(lr=1e-2, max_norm=1.0)
+        return weights
+
+    with pytest.raises(UserError, match="the optimizer's state has"):
+        trained("adamw8").restore(dict(trained("adamw").tensors()))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("optimizer", ["adamw", "adamw8"])
 @pytest.mark.parametrize("taken", [0, 1, 3])
-def test_restored_weights_go_on_bit_for_bit(tiny_model, dtype, taken):
+def test_restored_weights_go_on_bit_for_bit(tiny_model, dtype, optimizer, taken):
     def train(weights, steps):
         for step in steps:
             loss_of(weights.model, step).backward()
             weights.step(lr=1e-2, max_norm=1.0)
 
-    unbroken = MasterWeights(tiny_model(), dtype, weight_decay=0.1)
+    options = {"weight_decay": 0.1, "optimizer": optimizer}
+    unbroken = MasterWeights(tiny_model(vocab_size=256, tied_head=False), dtype, **options)
     train(unbroken, range(taken))
     saved = {name: tensor.clone() for name, tensor in unbroken.tensors()}
     train(unbroken, range(taken, 5))
 
-    resumed = MasterWeights(tiny_model(seed=9), dtype, weight_decay=0.1)
+    resumed = MasterWeights(tiny_model(vocab_size=256, tied_head=False, seed=9), dtype, **options)
     train(resumed, [7])  # whatever it did before is forgotten
     loss_of(resumed.model, 8).backward()
     resumed.restore(saved)

@@ -47,7 +47,7 @@ def make_trainer(tiny_model) -> Iterator[Callable[..., Trainer]]:
         model = tiny_model(seed=model_seed)
         engine = Engine(TorchRunner(model, page_size=4, n_pages=256, dtype=dtype))
         settings = GRPOSettings(**(chosen | given))
-        weights = MasterWeights(model, dtype, weight_decay=settings.weight_decay)
+        weights = MasterWeights(model, dtype, weight_decay=settings.weight_decay, optimizer=settings.optimizer)
         made.append(Trainer(settings, weights, engine, SPEECH, {"addition": task or EmitSeven()}))
         return made[-1]
 

@@ -61,7 +61,12 @@ def test_a_run_measures_writes_samples_and_saves_when_it_should(make_trainer, tm
 
 
 @pytest.mark.parametrize("killed_after", [1, 3, 4])
-def test_a_killed_run_ends_like_an_unbroken_one(make_trainer, tmp_path, killed_after):
+@pytest.mark.parametrize("optimizer", ["adamw", "adamw8"])
+def test_a_killed_run_ends_like_an_unbroken_one(make_trainer, tmp_path, monkeypatch, optimizer, killed_after):
+    """With moments in 8 bits for the matrices of this tiny model too."""
+    monkeypatch.setattr("smallpress.optim.adamw8.MIN_8BIT_SIZE", 512)
+    settings = SETTINGS | {"optimizer": optimizer}
+
     def kill(step, _):
         if step == killed_after:
             raise KeyboardInterrupt
@@ -69,15 +74,16 @@ def test_a_killed_run_ends_like_an_unbroken_one(make_trainer, tmp_path, killed_a
     def measure():
         return {"eval/accuracy": 0.5}
 
-    Run(RunFolder.create(tmp_path / "unbroken", {}), make_trainer(**SETTINGS), measure).go(quiet, quiet)
+    Run(RunFolder.create(tmp_path / "unbroken", {}), make_trainer(**settings), measure).go(quiet, quiet)
     with pytest.raises(KeyboardInterrupt):
-        Run(RunFolder.create(tmp_path / "killed", {}), make_trainer(**SETTINGS), measure).go(kill, quiet)
+        Run(RunFolder.create(tmp_path / "killed", {}), make_trainer(**settings), measure).go(kill, quiet)
     said, saved = [], killed_after // 2 * 2
-    trainer = make_trainer(**SETTINGS, model_seed=9 if saved else 0)
+    trainer = make_trainer(**settings, model_seed=9 if saved else 0)
     Run(RunFolder.open(tmp_path / "killed"), trainer, measure).go(quiet, said.append)
     assert said[:1] == ([f"going on from step {saved}"] if saved else [])
     assert rows_of(tmp_path / "killed") == rows_of(tmp_path / "unbroken")
     (step, ours), (last, theirs) = final_arrays(tmp_path / "killed"), final_arrays(tmp_path / "unbroken")
+    assert any(tensor.dtype == torch.uint8 for tensor in ours.values()) == (optimizer == "adamw8")
     assert step == last == 5 and ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
