@@ -19,6 +19,9 @@ from smallpress.server.gate import Gate, Keys
 from smallpress.server.hosted import Models
 from smallpress.server.limits import Limits
 from smallpress.server.meter import Meter
+from smallpress.server.ollama import ollama_routes
+from smallpress.server.responses import response_routes
+from smallpress.server.tokens import token_routes
 
 
 @dataclass
@@ -45,6 +48,9 @@ def make_app(models: Models, keys: Keys, limits: Limits, hosts: frozenset[str], 
     app.include_router(about_routes(models))
     app.include_router(chat_routes(models, meter, limits))
     app.include_router(completion_routes(models, meter, limits))
+    app.include_router(response_routes(models, meter, limits))
+    app.include_router(ollama_routes(models, meter, limits))
+    app.include_router(token_routes(models))
     return Gate(app, keys, limits, hosts)
 
 

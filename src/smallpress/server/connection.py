@@ -35,7 +35,8 @@ class Connection(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_head_timer()
-        super().connection_lost(exc)  # resumes writing
+        self._stop_stall_timer()
+        super().connection_lost(exc)
 
     @property
     def _idle(self) -> bool:

@@ -110,6 +110,7 @@ class Served:
     url: str
     engine: ScriptedEngine
     models: Models
+    stop: Callable[[], None]
     clients: list = field(default_factory=list)
 
     def client(self, key: str = "none"):
@@ -124,14 +125,20 @@ def start():
     ends: list[Callable[[], None]] = []
 
     def begin(
-        answer, template: str = CHATML, keys=(), limits: Limits | None = None, wait: bool = True, **options
+        answer, template: str = CHATML, keys=(), limits: Limits | None = None, wait: bool = True, slow=None
     ) -> Served:
         tokenizer = make_tokenizer(template)
         engine = ScriptedEngine(answer if callable(answer) else lambda _: answer, tokenizer)
         params = SamplingParams(temperature=0.6)
-        models = Models([Hosted("tiny", tokenizer, params, CAPACITY, lambda: engine)])
+
+        def load() -> ScriptedEngine:
+            if slow is not None:
+                assert slow.wait(30)
+            return engine
+
+        models = Models([Hosted("tiny", tokenizer, params, CAPACITY, load)])
         sock = bound_socket("127.0.0.1", 0, Keys(keys))
-        server, _ = make_server(models, Keys(keys), limits or Limits(), LOOPBACK, 2, **options)
+        server, _ = make_server(models, Keys(keys), limits or Limits(), LOOPBACK, 2)
         thread = threading.Thread(target=server.run, args=([sock],))
         thread.start()
 
@@ -145,7 +152,11 @@ def start():
             assert not thread.is_alive()
 
         ends.append(end)
-        served = Served(f"http://127.0.0.1:{sock.getsockname()[1]}", engine, models)
+
+        def stop() -> None:
+            server.should_exit = True
+
+        served = Served(f"http://127.0.0.1:{sock.getsockname()[1]}", engine, models, stop)
         if wait:
             wait_until(lambda: models.state == "ok")
         return served
