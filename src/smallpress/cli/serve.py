@@ -32,6 +32,10 @@ def serve(
     parallel: Annotated[int, Parameter(help="Requests in one batch; more wait.")] = 32,
     context: Annotated[int | None, Parameter(help="Tokens of prompt and answer; less takes less memory.")] = None,
     max_tokens: Annotated[int | None, Parameter(help="The longest answer anybody gets.")] = None,
+    rates: Annotated[
+        list[str] | None,
+        Parameter(help="Prices: machine_hour=0.5, or hit=, miss=, out= a million tokens; currency=EUR."),
+    ] = None,
     drain: Annotated[int, Parameter(help="Seconds that answers have to end in after Ctrl-C.")] = 10,
     offline: Annotated[bool, Parameter(negative="", help="Open no socket but the server's own.")] = False,
 ) -> None:
@@ -44,16 +48,19 @@ def serve(
             raise UserError(f"{name} is {value}", f"give at least {least}")
     if context is not None and context < 16:
         raise UserError(f"context is {context}", "give at least 16")
+    from smallpress.run.settings import load_settings
     from smallpress.server.hosted import Models
     from smallpress.server.limits import Limits
     from smallpress.server.listen import allowed_hosts, bound_socket
     from smallpress.server.listen import serve as answer
+    from smallpress.server.meter import Rates
 
     keys = read_keys(api_keys)
     hosted = Models([open_hosted(model, dtype, parallel, context, offline) for model in models])
     limits = Limits() if max_tokens is None else Limits(max_tokens=max_tokens)
+    prices = load_settings(Rates, None, rates or [])
     with bound_socket(host, port, keys) as sock:
-        answer(hosted, keys, limits, sock, allowed_hosts(host, keys, tuple(allow_host or ())), drain)
+        answer(hosted, keys, limits, sock, allowed_hosts(host, keys, tuple(allow_host or ())), drain, prices)
 
 
 def open_hosted(word: str, dtype: "NumberFormat | Auto", parallel: int, context: int | None, offline: bool) -> "Hosted":

@@ -18,10 +18,11 @@ from smallpress.server.errors import handle_errors
 from smallpress.server.gate import Gate, Keys
 from smallpress.server.hosted import Models
 from smallpress.server.limits import Limits
-from smallpress.server.meter import Meter
+from smallpress.server.meter import Meter, Rates
 from smallpress.server.ollama import ollama_routes
 from smallpress.server.responses import response_routes
 from smallpress.server.tokens import token_routes
+from smallpress.server.usage import usage_routes
 
 
 @dataclass
@@ -32,9 +33,11 @@ class Loading:
     fault: UserError | MemoryError | OSError | None = None
 
 
-def make_app(models: Models, keys: Keys, limits: Limits, hosts: frozenset[str], loading: Loading) -> ASGIApp:
+def make_app(
+    models: Models, keys: Keys, limits: Limits, hosts: frozenset[str], loading: Loading, rates: Rates
+) -> ASGIApp:
     """The ASGI application; `hosts` as for Gate."""
-    meter = Meter()
+    meter = Meter(rates)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -51,6 +54,7 @@ def make_app(models: Models, keys: Keys, limits: Limits, hosts: frozenset[str], 
     app.include_router(response_routes(models, meter, limits))
     app.include_router(ollama_routes(models, meter, limits))
     app.include_router(token_routes(models))
+    app.include_router(usage_routes(models, meter))
     return Gate(app, keys, limits, hosts)
 
 

@@ -152,7 +152,12 @@ class _Answer:
         return {"type": "output_text", "text": self.texts[kind], "annotations": []}
 
     def _item(self, kind: str, status: str, empty: bool = False) -> dict[str, Any]:
-        item = {"id": self._ids[kind], "type": kind, "status": status, "content": [] if empty else [self._part(kind)]}
+        item: dict[str, Any] = {
+            "id": self._ids[kind],
+            "type": kind,
+            "status": status,
+            "content": [] if empty else [self._part(kind)],
+        }
         return item | ({"summary": []} if kind == "reasoning" else {"role": "assistant"})
 
     def _event(self, name: str, **fields: Any) -> bytes:
@@ -201,7 +206,7 @@ class _Answer:
 
     def _grows(self, kind: str, at: int, delta: str) -> bytes:
         name = "reasoning_text" if kind == "reasoning" else "output_text"
-        more = {} if kind == "reasoning" else {"logprobs": []}
+        more: dict[str, Any] = {} if kind == "reasoning" else {"logprobs": []}
         return self._event(f"response.{name}.delta", **self._place(kind, at), delta=delta, **more)
 
     def _ends(self, begun: list[str]) -> list[bytes]:
@@ -210,7 +215,7 @@ class _Answer:
             return []
         kind, at = begun[-1], len(begun) - 1
         name = "reasoning_text" if kind == "reasoning" else "output_text"
-        more = {} if kind == "reasoning" else {"logprobs": []}
+        more: dict[str, Any] = {} if kind == "reasoning" else {"logprobs": []}
         return [
             self._event(f"response.{name}.done", **self._place(kind, at), text=self.texts[kind], **more),
             self._event("response.content_part.done", **self._place(kind, at), part=self._part(kind)),
