@@ -20,6 +20,7 @@ from smallpress.server.hosted import Models
 from smallpress.server.limits import Limits
 from smallpress.server.meter import Meter, Rates
 from smallpress.server.ollama import ollama_routes
+from smallpress.server.page import page_routes
 from smallpress.server.responses import response_routes
 from smallpress.server.tokens import token_routes
 from smallpress.server.usage import usage_routes
@@ -54,6 +55,7 @@ def make_app(
     app.include_router(response_routes(models, meter, limits))
     app.include_router(ollama_routes(models, meter, limits))
     app.include_router(token_routes(models))
+    app.include_router(page_routes())
     app.include_router(usage_routes(models, meter))
     return Gate(app, keys, limits, hosts)
 

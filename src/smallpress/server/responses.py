@@ -152,13 +152,11 @@ class _Answer:
         return {"type": "output_text", "text": self.texts[kind], "annotations": []}
 
     def _item(self, kind: str, status: str, empty: bool = False) -> dict[str, Any]:
-        item: dict[str, Any] = {
-            "id": self._ids[kind],
-            "type": kind,
-            "status": status,
-            "content": [] if empty else [self._part(kind)],
-        }
-        return item | ({"summary": []} if kind == "reasoning" else {"role": "assistant"})
+        content = [] if empty else [self._part(kind)]
+        item: dict[str, Any] = {"id": self._ids[kind], "type": kind, "status": status, "content": content}
+        if kind == "reasoning":
+            return item | {"summary": list[Any]()}
+        return item | {"role": "assistant"}
 
     def _event(self, name: str, **fields: Any) -> bytes:
         self._n_events += 1
