@@ -82,9 +82,9 @@ def open_hosted(word: str, dtype: "NumberFormat | Auto", parallel: int, context:
         return open_engine(files, dtype, parallel, tokens_each, drafts=True)
 
     name = name or (Path(reference).stem if Path(reference).exists() else reference)
-    about: dict[str, str | int] = {"family": files.config.family, "path_kind": "folder" if path.is_dir() else "gguf"}
-    if files.licence:
-        about["licence"] = files.licence
+    sizes = [file.stat().st_size for file in ([path] if path.is_file() else path.glob("*.safetensors"))]
+    format = "gguf" if path.is_file() else "safetensors"
+    about: dict[str, str | int] = {"family": files.config.family, "format": format, "bytes": sum(sizes)}
     return Hosted(name, files.tokenizer(), sampling(files, {}), tokens_each, load, about)
 
 

@@ -94,6 +94,8 @@ def _named(fault: dict[str, Any]) -> ApiError:
         [*fault["loc"][1:2], *(part for part in fault["loc"][2:] if not _is_variant(part))],
     )
     param = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")[:MAX_SHOWN]
+    if not path and fault["type"] in ("model_attributes_type", "dict_type"):
+        return ApiError(400, "the body is not a JSON object sent as Content-Type: application/json")
     if path and path[0] in UNSUPPORTED:
         return ApiError(400, f"{path[0]} is not supported by this server", str(path[0]), "unsupported_parameter")
     if fault["type"] == "extra_forbidden":

@@ -17,7 +17,7 @@ from smallpress.tokenizer.tokenizer import Tokenizer
 class Hosted:
     """One model. `params` are what a request that says nothing is sampled with; `open` loads the weights.
 
-    `about` is what /v1/models and /api/show tell beside the name: format, parameters, licence.
+    `about` is what Ollama's paths tell beside the name: family, format, bytes.
     """
 
     name: str
