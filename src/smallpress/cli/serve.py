@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from smallpress.cli.run import sampling
+from smallpress.cli.run import sampling, worked_example_of
 from smallpress.run.errors import UserError, disk_error
 
 if TYPE_CHECKING:
@@ -22,12 +22,13 @@ def serve(
     models: Annotated[list[str], Parameter(help="Models as for `run`; NAME=MODEL serves one under another name.")],
     /,
     *,
-    host: Annotated[str, Parameter(help="The address to listen on; any but this machine's own needs a key.")] = (
-        "127.0.0.1"
-    ),
+    host: Annotated[str, Parameter(help="The address; any but this machine's own needs a key.")] = "127.0.0.1",
     port: Annotated[int, Parameter(help="0 takes a free one.")] = 8000,
     api_keys: Annotated[Path | None, Parameter(help="A file of keys, a line each: NAME KEY.")] = None,
     allow_host: Annotated[list[str] | None, Parameter(help="Another name this server is asked by.")] = None,
+    template: Annotated[
+        Literal["chat", "r1_zero", "r1_zero_example"], Parameter(help="How to ask; only chat remembers.")
+    ] = "chat",
     dtype: Annotated[Literal["auto", "int4", "int8", "bfloat16", "float32"], Parameter(help="As for `run`.")] = "auto",
     parallel: Annotated[int, Parameter(help="Requests in one batch; more wait.")] = 32,
     context: Annotated[int | None, Parameter(help="Tokens of prompt and answer; less takes less memory.")] = None,
@@ -56,14 +57,16 @@ def serve(
     from smallpress.server.meter import Rates
 
     keys = read_keys(api_keys)
-    hosted = Models([open_hosted(model, dtype, parallel, context, offline) for model in models])
+    hosted = Models([open_hosted(model, template, dtype, parallel, context, offline) for model in models])
     limits = Limits() if max_tokens is None else Limits(max_tokens=max_tokens)
     prices = load_settings(Rates, None, rates or [])
     with bound_socket(host, port, keys) as sock:
         answer(hosted, keys, limits, sock, allowed_hosts(host, keys, tuple(allow_host or ())), drain, prices)
 
 
-def open_hosted(word: str, dtype: "NumberFormat | Auto", parallel: int, context: int | None, offline: bool) -> "Hosted":
+def open_hosted(
+    word: str, form: str, dtype: "NumberFormat | Auto", parallel: int, context: int | None, offline: bool
+) -> "Hosted":
     """What `word` says: NAME=MODEL or MODEL. Its tokenizer is read here, its weights when the server runs."""
     from smallpress.cli.open_engine import open_engine
     from smallpress.engine.engine import Engine
@@ -85,7 +88,10 @@ def open_hosted(word: str, dtype: "NumberFormat | Auto", parallel: int, context:
     sizes = [file.stat().st_size for file in ([path] if path.is_file() else path.glob("*.safetensors"))]
     format = "gguf" if path.is_file() else "safetensors"
     about: dict[str, str | int] = {"family": files.config.family, "format": format, "bytes": sum(sizes)}
-    return Hosted(name, files.tokenizer(), sampling(files, {}), tokens_each, load, about)
+    tokenizer, params = files.tokenizer(), sampling(files, {})
+    if form == "chat" and tokenizer.chat_template is None:
+        raise UserError(f"{reference} has no chat template", "serve it with --template r1_zero")
+    return Hosted(name, tokenizer, params, tokens_each, load, about, form, worked_example_of(form))
 
 
 def read_keys(path: Path | None) -> "Keys":

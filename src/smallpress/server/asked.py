@@ -13,6 +13,7 @@ from smallpress.server.hosted import Hosted
 from smallpress.server.limits import Limits
 from smallpress.server.reader import CLOSING, NO_BUDGET, Budget
 from smallpress.tokenizer.chat import encode_chat
+from smallpress.tokenizer.prompts import encode_prompt, prompt_form
 from smallpress.tokenizer.thinking import opens_thinking
 
 EFFORTS: dict[str, int | None] = {"none": 0, "minimal": 0, "low": 512, "medium": 2048, "high": None, "xhigh": None}
@@ -32,6 +33,7 @@ class Asked:
     opened: bool = False
     splits: bool = True
     budget: Budget = NO_BUDGET
+    tags_answer: bool = False
 
 
 def sampling_params(
@@ -62,9 +64,25 @@ def asked_chat(model: Hosted, body: ChatBody, limits: Limits) -> Asked:
     max_tokens = body.max_completion_tokens or body.max_tokens
     params = sampling_params(model, body, limits, max_tokens, (body.top_logprobs or 0) if body.logprobs else 0)
     budget = thinking_budget(body)
+    if model.form != "chat":
+        return _asked_in_form(model, body, params, budget)
     prompt_ids = chat_prompt(model, body.messages, _variables(body, budget))
     opened = opens_thinking(model.tokenizer.decode(prompt_ids[-TAIL:], skip_special=False))
     return Asked(prompt_ids, params, body.n or 1, tuple(body.stops), opened, True, budget)
+
+
+def _asked_in_form(model: Hosted, body: ChatBody, params: SamplingParams, budget: Budget) -> Asked:
+    """The last question alone, as the model was trained to be asked: the plain forms remember nothing."""
+    form, question = prompt_form(model.form), body.messages[-1]
+    if question.role != "user":
+        raise ApiError(400, "the last message is not the user's", f"messages[{len(body.messages) - 1}].role")
+    if any(message.role in ("system", "developer") for message in body.messages):
+        raise ApiError(400, f"{model.name} is asked in the form {form.name}, which has no system text", "messages")
+    ids = tuple(encode_prompt(model.tokenizer, form.name, question.text, model.example))
+    stops = (*body.stops, *form.stops)
+    return Asked(
+        checked_ids(model, ids, "messages"), params, body.n or 1, stops, form.opened, True, budget, form.tags_answer
+    )
 
 
 def thinking_budget(body: ChatBody) -> Budget:

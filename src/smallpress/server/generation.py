@@ -77,7 +77,7 @@ class Choice:
 
     def _reader(self) -> Reader:
         asked = self.asked
-        return Reader(self.model.tokenizer, asked.stops, asked.opened, asked.splits, asked.budget)
+        return Reader(self.model.tokenizer, asked.stops, asked.opened, asked.splits, asked.budget, asked.tags_answer)
 
     async def deltas(self) -> AsyncGenerator[Delta, None]:
         """Until the completion ends; leaving early cancels it in the engine."""

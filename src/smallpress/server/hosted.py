@@ -17,6 +17,7 @@ from smallpress.tokenizer.tokenizer import Tokenizer
 class Hosted:
     """One model. `params` are what a request that says nothing is sampled with; `open` loads the weights.
 
+    `form` is how it is asked, with a worked `example` where the form has one (tokenizer/prompts.py).
     `about` is what Ollama's paths tell beside the name: family, format, bytes.
     """
 
@@ -26,6 +27,8 @@ class Hosted:
     max_seq_len: int
     open: Callable[[], Engine]
     about: dict[str, str | int] = field(default_factory=dict)
+    form: str = "chat"
+    example: tuple[str, str] | None = None
     created: int = field(default_factory=lambda: int(time.time()))
     worker: Worker | None = None
     engine: Engine | None = None

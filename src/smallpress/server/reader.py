@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from smallpress.tokenizer.prompts import ANSWER_TAGS
 from smallpress.tokenizer.streaming import StopText, StreamDecoder
 from smallpress.tokenizer.thinking import CLOSE, Kind, ThinkingSplitter
 from smallpress.tokenizer.tokenizer import Tokenizer
@@ -29,6 +30,7 @@ class Reader:
     """`push` each id, which is an engine's Stopper too; then `take` what is certain, and at the end `flush`.
 
     Stop strings are looked for in the answer only: a person who stops at a blank line does not mean the thinking.
+    With `tags_answer` the tags of an answer are taken away, as those of thinking are.
     `n_thinking` counts the ids of the thinking, its tags included.
     """
 
@@ -39,9 +41,11 @@ class Reader:
         opened: bool = False,
         splits: bool = True,
         budget: Budget | None = None,
+        tags_answer: bool = False,
     ) -> None:
         self._decoder, self._stop = StreamDecoder(tokenizer), StopText(stops)
         self._splitter = ThinkingSplitter(opened) if splits else None
+        self._tags = ThinkingSplitter(tags=ANSWER_TAGS) if tags_answer else None
         self._tokenizer, self.budget = tokenizer, budget or NO_BUDGET
         self._ready: list[tuple[Kind, str]] = []
         self._last = ""  # of the thinking's text
@@ -89,6 +93,8 @@ class Reader:
         if not self.stopped:
             self._stop.flush()
             self._drain()
+        if self._tags is not None:
+            self._ready += self._untagged(self._tags.flush())
 
     def _keep(self, text: str) -> None:
         if text:
@@ -105,7 +111,12 @@ class Reader:
 
     def _drain(self) -> None:
         if text := self._stop.drain():
-            self._ready.append(("answer", text))
+            self._ready += [("answer", text)] if self._tags is None else self._untagged(self._tags.push(text))
+
+    @staticmethod
+    def _untagged(parts: list[tuple[Kind, str]]) -> list[tuple[Kind, str]]:
+        """What is in the tags that a form puts around an answer, and what is not, is answer."""
+        return [("answer", text) for _, text in parts]
 
     def _over(self) -> bool:
         """Whether the thinking ends here. Half a tag or character may become whole first."""

@@ -125,7 +125,7 @@ def start():
     ends: list[Callable[[], None]] = []
 
     def begin(
-        answer, template: str = CHATML, keys=(), limits: Limits | None = None, wait: bool = True, slow=None
+        answer, template: str = CHATML, keys=(), limits: Limits | None = None, wait: bool = True, slow=None, form="chat"
     ) -> Served:
         tokenizer = make_tokenizer(template)
         engine = ScriptedEngine(answer if callable(answer) else lambda _: answer, tokenizer)
@@ -136,7 +136,7 @@ def start():
                 assert slow.wait(30)
             return engine
 
-        models = Models([Hosted("tiny", tokenizer, params, CAPACITY, load)])
+        models = Models([Hosted("tiny", tokenizer, params, CAPACITY, load, form=form)])
         sock = bound_socket("127.0.0.1", 0, Keys(keys))
         server, _ = make_server(models, Keys(keys), limits or Limits(), LOOPBACK, 2)
         thread = threading.Thread(target=server.run, args=([sock],))

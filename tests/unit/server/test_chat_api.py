@@ -198,3 +198,13 @@ def test_models_are_listed(start):
     client = start("abc").client()
     assert [model.id for model in client.models.list()] == ["tiny"]
     assert client.models.retrieve("tiny").id == "tiny"
+
+
+def test_a_model_trained_in_a_plain_form_is_asked_in_it(start):
+    served = start("<think> hm </think> <answer> 4 </answer> more", form="r1_zero")
+    message = ask(served, messages=[*HELLO, {"role": "assistant", "content": "Hi"}, *HELLO]).choices[0].message
+    assert (message.reasoning, message.content.strip()) == ("hm", "4")
+    prompt = served.engine.tokenizer.decode(served.engine.requests[0].prompt_ids)
+    assert prompt.endswith("User: Hello\nAssistant:") and "Hi" not in prompt
+    with pytest.raises(openai.BadRequestError, match="no system text"):
+        ask(served, messages=[{"role": "system", "content": "x"}, *HELLO])

@@ -96,3 +96,11 @@ def test_the_closing_has_a_sentence_only_where_something_was_thought(tokenizer):
 
 def test_plain_completions_have_no_thinking(tokenizer):
     assert read(tokenizer, "<think>hm</think>4", splits=False) == ("", "<think>hm</think>4", 0)
+
+
+def test_the_tags_around_an_answer_are_taken_away(tokenizer):
+    text = " <think> 2 + 2 = 4 </think> <answer> 4 </answer>\nUser: and 3?"
+    stops = ("</answer>", "\nUser:")
+    thinking, answer, _ = read(tokenizer, text, stops=stops, tags_answer=True)
+    assert (thinking, answer.strip()) == ("2 + 2 = 4", "4")
+    assert read(tokenizer, "just 4\nUser: and", stops=stops, tags_answer=True)[:2] == ("", "just 4")
