@@ -81,12 +81,11 @@ class Choice:
 
     async def deltas(self) -> AsyncGenerator[Delta, None]:
         """Until the completion ends; leaving early cancels it in the engine."""
-        worker, reason, n_max = self.model.ready_worker(), "length", self.asked.params.max_tokens
+        worker, eos_ids, reason = self.model.ready_worker(), self.model.tokenizer.eos_ids, "length"
         prompt_ids = self._closed_prompt()
-        n_max = min(n_max, self.model.capacity - len(prompt_ids))
+        n_max = min(self.asked.params.max_tokens, self.model.capacity - len(prompt_ids))
         while len(self.ids) < n_max:
             params = replace(self.asked.params, max_tokens=n_max - len(self.ids), seed=self._seed())
-            eos_ids = self.model.tokenizer.eos_ids
             request = Request(prompt_ids + tuple(self.ids), params, eos_ids, self._stopper)
             self.stream = worker.submit(request, self.model.metrics.ended)
             try:
@@ -99,7 +98,7 @@ class Choice:
                     yield Delta(self.index, self._said.take(), tokens)
             finally:
                 worker.cancel(self.stream)
-            if not self._said.over_budget:
+            if not self._said.over_budget or self.ids[-1] in eos_ids:
                 break
             reason = "length"  # where the closing, or anything behind it, has no room
             closing = self._said.closing_ids()
@@ -107,12 +106,11 @@ class Choice:
                 break
             self._close_thinking(closing)
         self._said.flush()
-        self.usage.n_thinking += self._said.n_thinking
         reason = "stop" if self._said.stopped else reason
         yield Delta(self.index, self._said.take(), [], reason)
 
     def _take(self, pieces: list[Piece]) -> list[Token]:
-        tokens = []
+        tokens, n_before = [], self._said.n_thinking
         for piece in pieces:
             was_thinking = self._said.thinking
             self._said.push(piece.id)
@@ -120,6 +118,7 @@ class Choice:
             if piece.id not in self.model.tokenizer.eos_ids:
                 tokens.append(Token(piece.id, piece.logprob, piece.top, was_thinking or self._said.thinking))
         self.usage.n_new += len(pieces)
+        self.usage.n_thinking += self._said.n_thinking - n_before
         return tokens
 
     def _seed(self) -> int:
@@ -140,10 +139,12 @@ class Choice:
 
     def _close_thinking(self, closing: list[int]) -> None:
         assert self._stopper is not None
+        n_before = self._said.n_thinking
         for reader in (self._said, self._stopper):
             reader.close(closing)
         self.ids += closing
         self.usage.n_new += len(closing)
+        self.usage.n_thinking += self._said.n_thinking - n_before
 
 
 async def merged(choices: Sequence[Choice]) -> AsyncGenerator[Delta, None]:

@@ -208,3 +208,10 @@ def test_a_model_trained_in_a_plain_form_is_asked_in_it(start):
     assert prompt.endswith("User: Hello\nAssistant:") and "Hi" not in prompt
     with pytest.raises(openai.BadRequestError, match="no system text"):
         ask(served, messages=[{"role": "system", "content": "x"}, *HELLO])
+
+
+def test_a_model_that_ends_where_its_budget_does_has_ended(start):
+    served = start("<think>aaa")  # the fifth token is the end
+    done = ask(served, extra_body={"thinking_budget": 5})
+    assert done.choices[0].finish_reason == "stop" and done.choices[0].message.reasoning == "aaa"
+    assert len(served.engine.requests) == 1
