@@ -26,7 +26,9 @@ def served(*words, **environment):
     """The server's address and process, once it answers."""
     words = [*COMMAND, *map(str, words), "--port", "0"]
     environment = os.environ | {"SMALLPRESS_API_KEY": ""} | environment
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, preexec_fn=_hear_ctrl_c
+    )
     try:
         url = re.search(r"at (http://\S+)", process.stdout.readline())[1]
         assert process.stderr.readline() == "ready\n"
@@ -35,6 +37,11 @@ def served(*words, **environment):
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
         process.communicate(timeout=60)
+
+
+def _hear_ctrl_c() -> None:
+    """A shell's background job, and so what it starts, ignores it otherwise."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +121,7 @@ def test_health_and_version(tiny):
 
 
 def test_a_signal_lets_what_streams_end(tiny_model):
-    with served(f"tiny={tiny_model}", "--parallel", "2") as (url, process):
+    with served(f"tiny={tiny_model}", "--parallel", "2", "--drain", "120") as (url, process):
         with openai.OpenAI(base_url=f"{url}/v1", api_key="none", timeout=60) as client:
             stream = client.completions.create(
                 model="tiny", prompt="Hello", max_tokens=900, logit_bias={"1": -100}, stream=True
@@ -123,7 +130,7 @@ def test_a_signal_lets_what_streams_end(tiny_model):
             process.send_signal(signal.SIGINT)
             reasons = [first.choices[0].finish_reason, *(chunk.choices[0].finish_reason for chunk in stream)]
         assert reasons[-1] == "length"
-        assert process.wait(30) == 130
+        assert process.wait(150) == 130
         assert process.stderr.read() == "smallpress: interrupted\n"
 
 
