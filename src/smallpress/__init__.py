@@ -12,6 +12,7 @@ The rooms, lowest first; a room imports only from lower layers:
     4  engine     requests in, ids out: scheduler, pages, sampler, runners
     5  rl         rollout, reward, advantage, loss: GRPO
     5  evaluate   held-out questions, answers, intervals, reports
+    5  server     an OpenAI-shaped API, thinking kept apart, metering, a chat page
     7  cli        the command line: verb -> function
 """
 

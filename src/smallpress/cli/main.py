@@ -20,6 +20,7 @@ VERBS = {
     "pull": "Download a model into the store, checked against its SHA-256.",
     "ls": "List the models in the store, and those of the catalogue that can be pulled.",
     "run": "Talk with a model in the terminal, or ask it one question.",
+    "serve": "Answer over HTTP as OpenAI's API does, with a chat page for the browser.",
     "eval": "Measure a model on held-out questions, with intervals.",
     "bench": "Measure how fast a model runs here, beside what the machine allows.",
     "convert": "Write a model as a GGUF file, in as few bits as asked, or as a Hugging Face folder.",
@@ -27,6 +28,9 @@ VERBS = {
     "resume": "Go on with a run that was stopped, from its newest whole checkpoint.",
     "doctor": "Say what this machine can do, and what is missing.",
 }
+
+TIERS = {"torch": "train", "fastapi": "serve", "uvicorn": "serve"}
+"""Package -> what it is installed with."""
 
 OK, FAULT, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
 
@@ -56,8 +60,9 @@ def run(words: Sequence[str]) -> int:
     except MemoryError:
         return _say("out of memory; choose a smaller model, batch or length", USER_ERROR)
     except Exception as error:
-        if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] == "torch":
-            return _say(f"{words[0]} needs torch; pip install 'smallpress[train]'", USER_ERROR)
+        missing = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+        if missing in TIERS:
+            return _say(f"{words[0]} needs {missing}; pip install 'smallpress[{TIERS[missing]}]'", USER_ERROR)
         traceback.print_exc()
         return _say(f"this is a fault of smallpress ({type(error).__name__}); please report the lines above", FAULT)
 

@@ -124,7 +124,7 @@ def open_talk(
     if template == "chat" and tokenizer.chat_template is None:
         raise UserError(f"{model} has no chat template", "ask with --template r1_zero")
     engine = open_engine(files, dtype, 1, files.config.max_seq_len, drafts=drafts)
-    return Talk(engine, tokenizer, params, template, example=_example(template))
+    return Talk(engine, tokenizer, params, template, example=worked_example_of(template))
 
 
 def sampling(files: "ModelFiles", given: dict[str, Any]) -> "SamplingParams":
@@ -142,7 +142,8 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _example(template: str) -> tuple[str, str] | None:
+def worked_example_of(template: str) -> tuple[str, str] | None:
+    """What the form r1_zero_example shows the model; None for the others."""
     if template != "r1_zero_example":
         return None
     from smallpress.tasks.worked import worked_example

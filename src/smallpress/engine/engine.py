@@ -23,6 +23,10 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
+from smallpress.engine.adjust import Top, changed_logits, draw, likeliest, log_softmax
 from smallpress.engine.batch import Batch
 from smallpress.engine.drafts import Drafter
 from smallpress.engine.pages import PagePool
@@ -46,6 +50,7 @@ class Runner(Protocol):
     def sample(
         self, logits: Any, batch: Batch, params: Sequence[SamplingParams], indices: Sequence[int]
     ) -> tuple[list[int], list[float]]: ...
+    def rows(self, logits: Any, batch: Batch, samples: Sequence[int]) -> NDArray[np.float32]: ...
     def update_weights(self, named: Mapping[str, Any]) -> None: ...
 
 
@@ -99,10 +104,18 @@ class Engine:
     def busy(self) -> bool:
         return bool(self._live)
 
+    @property
+    def capacity(self) -> int:
+        """Tokens of prompt and completion together that one request can have."""
+        return min(self.runner.max_seq_len, self.runner.n_pages * self.runner.page_size)
+
+    def is_running(self, request_id: int) -> bool:
+        """Whether the request has been admitted and is not over."""
+        return request_id in self.scheduler.running
+
     def submit(self, request: Request) -> int:
         """Put the request in line; returns its id. UserError when it can never run."""
-        capacity = min(self.runner.max_seq_len, self.runner.n_pages * self.runner.page_size)
-        n_prompt = len(request.prompt_ids)
+        capacity, n_prompt = self.capacity, len(request.prompt_ids)
         if n_prompt == 0:
             raise UserError("the prompt is empty", "give at least one token")
         if n_prompt >= capacity:
@@ -145,20 +158,37 @@ class Engine:
         ids, logprobs = self.runner.sample(
             logits, batch, [s.request.params for s, _ in draws], [s.n_new + k for s, k in draws]
         )
-        drawn = zip(ids, logprobs, strict=True)
+        drawn = zip(ids, logprobs, self._adjust(logits, batch, draws, ids, logprobs), strict=True)
         return [
             piece
             for sequence, _ in step.samples
             for piece in self._collect(sequence, list(islice(drawn, 1 + len(sequence.draft))))
         ]
 
-    def _collect(self, sequence: Running, drawn: list[tuple[int, float]]) -> list[Piece]:
+    def _adjust(
+        self, logits: Any, batch: Batch, draws: list[tuple[Running, int]], ids: list[int], logprobs: list[float]
+    ) -> list[Top]:
+        """Draw again, in place, where a request changes its logits; the likeliest tokens of each draw that asks."""
+        tops: list[Top] = [()] * len(draws)
+        wanted = [i for i, (s, _) in enumerate(draws) if s.request.params.n_top or s.request.params.changes_logits]
+        if not wanted:
+            return tops
+        for i, logits_V in zip(wanted, self.runner.rows(logits, batch, wanted), strict=True):
+            (sequence, k), params = draws[i], draws[i][0].request.params
+            if params.changes_logits:
+                logits_V = changed_logits(logits_V, params, sequence.ids[sequence.n_prompt :] + sequence.draft[:k])
+                ids[i] = draw(logits_V, params, sequence.n_new + k)
+            logprobs_V = log_softmax(logits_V, params.temperature)
+            logprobs[i], tops[i] = float(logprobs_V[ids[i]]), likeliest(logprobs_V, params.n_top)
+        return tops
+
+    def _collect(self, sequence: Running, drawn: list[tuple[int, float, Top]]) -> list[Piece]:
         """Take what was drawn up to the first id that is not the drafted one: from there on, others had been run."""
         pieces, n_right = [], 0
-        for (id, logprob), drafted in zip(drawn, [*sequence.draft, None], strict=True):
+        for (id, logprob, top), drafted in zip(drawn, [*sequence.draft, None], strict=True):
             reason = self._append(sequence, id, logprob)
             n_right += id == drafted
-            pieces.append(Piece(sequence.request_id, id, logprob, None))
+            pieces.append(Piece(sequence.request_id, id, logprob, None, top))
             if reason or id != drafted:
                 break
         if sequence.draft:

@@ -138,6 +138,10 @@ class NativeRunner:
             raise broken_logits(ids.index(-1), len(params))
         return ids, logprobs
 
+    def rows(self, logits: None, batch: Batch, samples: Sequence[int]) -> NDArray[np.float32]:
+        """[len(samples), V]: the logits that those of the step's draws were made from."""
+        return self.core.logits()[batch.row_of_sample_S[list(samples)]]
+
     def update_weights(self, named: Mapping[str, Any]) -> None:
         """Take over all weights, fp32 arrays or torch tensors by the names of `Transformer.named_parameters()`."""
         check_names_and_shapes(named, self.shapes)

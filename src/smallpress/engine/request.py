@@ -23,6 +23,8 @@ class SamplingParams:
     `temperature` 0 is greedy. Filters apply in this order: `top_k` most likely (0: all), then the smallest set with
     probability `top_p`, then those at least `min_p` times as likely as the best; equals at a border stay.
     `seed` and the index of the new token decide the draw alone, whatever else the engine is running.
+    Before all that, `logit_bias` is added to the logits of its ids, and `presence_penalty` is taken from those of every
+    id the completion already holds, `frequency_penalty` once for each time. Pieces name the `n_top` likeliest tokens.
     """
 
     max_tokens: int = 256
@@ -31,6 +33,10 @@ class SamplingParams:
     top_k: int = 0
     min_p: float = 0.0
     seed: int = 0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    n_top: int = 0
 
     def __post_init__(self) -> None:
         for name, holds, range_ in (
@@ -40,6 +46,10 @@ class SamplingParams:
             ("top_k", self.top_k >= 0, "0 (off) or above"),
             ("min_p", 0.0 <= self.min_p <= 1.0, "from 0 to 1"),
             ("seed", 0 <= self.seed < 2**63, "from 0 to 2^63 - 1"),
+            ("logit_bias", all(id >= 0 and abs(b) <= 100 for id, b in self.logit_bias), "ids with -100 to 100"),
+            ("presence_penalty", abs(self.presence_penalty) <= 2.0, "from -2 to 2"),
+            ("frequency_penalty", abs(self.frequency_penalty) <= 2.0, "from -2 to 2"),
+            ("n_top", 0 <= self.n_top <= 20, "from 0 to 20"),
         ):
             if not holds:
                 raise UserError(f"{name} is {getattr(self, name)}", f"it must be {range_}")
@@ -47,6 +57,10 @@ class SamplingParams:
     @property
     def filtered(self) -> bool:
         return self.top_p < 1.0 or self.top_k > 0 or self.min_p > 0.0
+
+    @property
+    def changes_logits(self) -> bool:
+        return bool(self.logit_bias or self.presence_penalty or self.frequency_penalty)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +94,10 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """One new token of one request; `completion` is set on the last."""
+    """One new token of one request; `completion` is set on the last, `top` as many as the request asked for."""
 
     request_id: int
     id: int
     logprob: float
     completion: Completion | None
+    top: tuple[tuple[int, float], ...] = ()

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from smallpress.engine.batch import Batch
@@ -82,6 +83,10 @@ class TorchRunner:
         if not np.array_equal(batch.row_of_sample_S, np.arange(len(logits_RV))):  # some draw from the same logits
             logits_RV = logits_RV.index_select(0, torch.from_numpy(batch.row_of_sample_S).to(logits_RV.device))
         return sample(logits_RV, params, indices)
+
+    def rows(self, logits_RV: Tensor, batch: Batch, samples: Sequence[int]) -> NDArray[np.float32]:
+        """[len(samples), V]: the logits that those of the step's draws were made from."""
+        return logits_RV[batch.row_of_sample_S[list(samples)].tolist()].float().cpu().numpy()
 
     def update_weights(self, named: Mapping[str, Tensor]) -> None:
         """Take over all weights, rounded to the runner's dtype. Names and shapes must be the model's, none missing."""

@@ -29,17 +29,20 @@ class StreamDecoder:
         """The rest, at the end of the stream: U+FFFD where it stops within a character."""
         return self._decoder.decode(b"", final=True)
 
+    @property
+    def within_character(self) -> bool:
+        return bool(self._decoder.getstate()[0])
 
-class StopStrings:
-    """Watches a stream of ids for strings that end it, wherever token borders fall.
 
-    `push` says whether one has appeared. `drain` gives the text that is certain to come before any stop string, each
-    character once: what to show while streaming. The string completed first counts, and of two that end together the
-    longer one.
+class StopText:
+    """Watches a text for strings that end it, wherever the borders between its pieces fall.
+
+    `push_text` says whether one has appeared. `drain` gives the text that is certain to come before any stop string,
+    each character once: what to show while streaming. The string completed first counts, and of two that end together
+    the longer one.
     """
 
-    def __init__(self, tokenizer: Tokenizer, strings: Sequence[str] = (), skip_special: bool = True) -> None:
-        self._decoder = StreamDecoder(tokenizer, skip_special)
+    def __init__(self, strings: Sequence[str] = ()) -> None:
         self._matchers = [_Matcher(string) for string in strings if string]
         self._shown: list[str] = []
         self._certain: list[str] = []
@@ -47,16 +50,14 @@ class StopStrings:
         self._offset = 0  # where pending begins in the text
         self.stopped_by: str | None = None
 
-    def push(self, id: int) -> bool:
-        """Take one id; True when a stop string is complete. After that, further ids change nothing."""
+    def push_text(self, text: str) -> bool:
+        """Take a piece; True when a stop string is complete. After that, further pieces change nothing."""
         if self.stopped_by is None:
-            self._take(self._decoder.push(id))
+            self._take(text)
         return self.stopped_by is not None
 
     def flush(self) -> bool:
-        """End the stream: what was held back becomes text, a cut character U+FFFD. True as for `push`."""
-        if self.stopped_by is None:
-            self._take(self._decoder.flush())
+        """End the text: what was held back belongs to it. True as for `push_text`."""
         if self.stopped_by is None:
             self._release(len(self._pending))
         return self.stopped_by is not None
@@ -91,6 +92,23 @@ class StopStrings:
         self._certain.append(self._pending[:n_chars])
         self._pending = self._pending[n_chars:]
         self._offset += n_chars
+
+
+class StopStrings(StopText):
+    """The same for a stream of ids."""
+
+    def __init__(self, tokenizer: Tokenizer, strings: Sequence[str] = (), skip_special: bool = True) -> None:
+        super().__init__(strings)
+        self._decoder = StreamDecoder(tokenizer, skip_special)
+
+    def push(self, id: int) -> bool:
+        """Take one id; True when a stop string is complete. After that, further ids change nothing."""
+        return self.push_text(self._decoder.push(id))
+
+    def flush(self) -> bool:
+        """End the stream; a cut character becomes U+FFFD."""
+        self.push_text(self._decoder.flush())
+        return super().flush()
 
 
 class _Matcher:

@@ -62,6 +62,16 @@ class ThinkingSplitter:
         return text
 
     @property
+    def thinking(self) -> bool:
+        """Whether what comes next is thinking."""
+        return self._thinking
+
+    @property
+    def within_tag(self) -> bool:
+        """Whether the text so far ends with what may be the beginning of the next tag."""
+        return _overlap(self._held, self._tag) > 0
+
+    @property
     def _tag(self) -> str:
         return self._tags[self._thinking]
 

@@ -1,0 +1,120 @@
+"""smallpress serve"""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+from smallpress.cli.run import sampling, worked_example_of
+from smallpress.run.errors import UserError, disk_error
+
+if TYPE_CHECKING:
+    from smallpress.cli.open_engine import Auto, NumberFormat
+    from smallpress.server.gate import Keys
+    from smallpress.server.hosted import Hosted
+
+KEY_VARIABLE = "SMALLPRESS_API_KEY"
+MIN_KEY_CHARS = 16
+
+
+def serve(
+    models: Annotated[list[str], Parameter(help="Models as for `run`; NAME=MODEL serves one under another name.")],
+    /,
+    *,
+    host: Annotated[str, Parameter(help="The address; any but this machine's own needs a key.")] = "127.0.0.1",
+    port: Annotated[int, Parameter(help="0 takes a free one.")] = 8000,
+    api_keys: Annotated[Path | None, Parameter(help="A file of keys, a line each: NAME KEY.")] = None,
+    allow_host: Annotated[list[str] | None, Parameter(help="Another name this server is asked by.")] = None,
+    template: Annotated[
+        Literal["chat", "r1_zero", "r1_zero_example"], Parameter(help="How to ask; only chat remembers.")
+    ] = "chat",
+    dtype: Annotated[Literal["auto", "int4", "int8", "bfloat16", "float32"], Parameter(help="As for `run`.")] = "auto",
+    parallel: Annotated[int, Parameter(help="Requests in one batch; more wait.")] = 32,
+    context: Annotated[int | None, Parameter(help="Tokens of prompt and answer; less takes less memory.")] = None,
+    max_tokens: Annotated[int | None, Parameter(help="The longest answer anybody gets.")] = None,
+    rates: Annotated[
+        list[str] | None,
+        Parameter(help="Prices: machine_hour=0.5, or hit=, miss=, out= a million tokens; currency=EUR."),
+    ] = None,
+    drain: Annotated[int, Parameter(help="Seconds that answers have to end in after Ctrl-C.")] = 10,
+    offline: Annotated[bool, Parameter(negative="", help="Open no socket but the server's own.")] = False,
+) -> None:
+    """Answer over HTTP as OpenAI's API does, with a chat page for the browser.
+
+    Without keys only this machine is answered. A key is given in SMALLPRESS_API_KEY, or several in a file.
+    """
+    for name, value, least in (("parallel", parallel, 1), ("drain", drain, 0), ("max_tokens", max_tokens, 1)):
+        if value is not None and value < least:
+            raise UserError(f"{name} is {value}", f"give at least {least}")
+    if context is not None and context < 16:
+        raise UserError(f"context is {context}", "give at least 16")
+    from smallpress.run.settings import load_settings
+    from smallpress.server.hosted import Models
+    from smallpress.server.limits import Limits
+    from smallpress.server.listen import allowed_hosts, bound_socket
+    from smallpress.server.listen import serve as answer
+    from smallpress.server.meter import Rates
+
+    keys = read_keys(api_keys)
+    hosted = Models([open_hosted(model, template, dtype, parallel, context, offline) for model in models])
+    limits = Limits() if max_tokens is None else Limits(max_tokens=max_tokens)
+    prices = load_settings(Rates, None, rates or [])
+    with bound_socket(host, port, keys) as sock:
+        answer(hosted, keys, limits, sock, allowed_hosts(host, keys, tuple(allow_host or ())), drain, prices)
+
+
+def open_hosted(
+    word: str, form: str, dtype: "NumberFormat | Auto", parallel: int, context: int | None, offline: bool
+) -> "Hosted":
+    """What `word` says: NAME=MODEL or MODEL. Its tokenizer is read here, its weights when the server runs."""
+    from smallpress.cli.open_engine import open_engine
+    from smallpress.engine.engine import Engine
+    from smallpress.server.hosted import Hosted
+    from smallpress.weights.load import open_model
+    from smallpress.weights.reference import resolve
+
+    name, equals, reference = word.partition("=")
+    if not equals or "/" in name:
+        name, reference = "", word
+    path = resolve(reference, offline)
+    files = open_model(path)
+    tokens_each = min(context or files.config.max_seq_len, files.config.max_seq_len)
+
+    def load() -> Engine:
+        return open_engine(files, dtype, parallel, tokens_each, drafts=True)
+
+    name = name or (Path(reference).stem if Path(reference).exists() else reference)
+    sizes = [file.stat().st_size for file in ([path] if path.is_file() else path.glob("*.safetensors"))]
+    format = "gguf" if path.is_file() else "safetensors"
+    about: dict[str, str | int] = {"family": files.config.family, "format": format, "bytes": sum(sizes)}
+    tokenizer, params = files.tokenizer(), sampling(files, {})
+    if form == "chat" and tokenizer.chat_template is None:
+        raise UserError(f"{reference} has no chat template", "serve it with --template r1_zero")
+    return Hosted(name, tokenizer, params, tokens_each, load, about, form, worked_example_of(form))
+
+
+def read_keys(path: Path | None) -> "Keys":
+    """The keys of the file and of the environment; UserError for one that could be guessed."""
+    from smallpress.server.gate import Keys
+
+    named = [("env", os.environ[KEY_VARIABLE])] if os.environ.get(KEY_VARIABLE) else []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines() if path is not None else []
+    except OSError as error:
+        raise disk_error(error, f"reading {path}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: byte {error.start} is not UTF-8", "save the keys as UTF-8") from error
+    for number, line in enumerate(lines, start=1):
+        words = line.split()
+        if not words or words[0].startswith("#"):
+            continue
+        if len(words) != 2:
+            raise UserError(f"{path}, line {number} has {len(words)} words", "write a name and a key on each line")
+        named.append((words[0], words[1]))
+    for name, key in named:
+        if len(key) < MIN_KEY_CHARS:
+            raise UserError(f"the key {name} has {len(key)} characters", f"use at least {MIN_KEY_CHARS}")
+    if path is not None and not named:
+        raise UserError(f"{path} holds no key", "write a name and a key on each line")
+    return Keys(named)

@@ -1,0 +1,1 @@
+"""An OpenAI-shaped API over the engine: streaming, thinking kept apart, limits, metering, a chat page."""

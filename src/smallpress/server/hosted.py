@@ -1,0 +1,86 @@
+"""The models a server has, by name: loading, ready, or failed."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from smallpress.engine.engine import Engine
+from smallpress.engine.request import SamplingParams
+from smallpress.run.errors import UserError
+from smallpress.server.errors import ApiError
+from smallpress.server.metrics import Metrics
+from smallpress.server.worker import Worker
+from smallpress.tokenizer.tokenizer import Tokenizer
+
+
+@dataclass
+class Hosted:
+    """One model. `params` are what a request that says nothing is sampled with; `open` loads the weights.
+
+    `form` is how it is asked, with a worked `example` where the form has one (tokenizer/prompts.py).
+    `about` is what Ollama's paths tell beside the name: family, format, bytes.
+    """
+
+    name: str
+    tokenizer: Tokenizer
+    params: SamplingParams
+    max_seq_len: int
+    open: Callable[[], Engine]
+    about: dict[str, str | int] = field(default_factory=dict)
+    form: str = "chat"
+    example: tuple[str, str] | None = None
+    created: int = field(default_factory=lambda: int(time.time()))
+    worker: Worker | None = None
+    engine: Engine | None = None
+    metrics: Metrics = field(default_factory=Metrics)
+
+    @property
+    def capacity(self) -> int:
+        """Tokens of prompt and completion together; less than the model's where memory is short."""
+        return self.max_seq_len if self.engine is None else self.engine.capacity
+
+    def ready_worker(self) -> Worker:
+        if self.worker is None:
+            raise ApiError(503, f"{self.name} is being loaded", code="loading", retry_after=5)
+        return self.worker
+
+    def start(self, engine: Engine, max_live: int) -> None:
+        """On the event loop, once the weights are there."""
+        self.engine = engine
+        self.worker = Worker(engine, f"engine {self.name}", max_live)
+
+
+class Models:
+    """In the order given; the first answers where a request names none."""
+
+    def __init__(self, models: Iterable[Hosted]) -> None:
+        self._by_name: dict[str, Hosted] = {}
+        for model in models:
+            if model.name in self._by_name:
+                raise UserError(f"two models are called {model.name}", "give one another name: name=MODEL")
+            self._by_name[model.name] = model
+        assert self._by_name, "a server has at least one model"
+
+    def __iter__(self) -> Iterator[Hosted]:
+        return iter(self._by_name.values())
+
+    def get(self, name: str | None) -> Hosted:
+        if name is None:
+            return next(iter(self))
+        if name not in self._by_name:
+            known = ", ".join(self._by_name)
+            raise ApiError(404, f"there is no model {name!r}; there is: {known}", "model", "model_not_found")
+        return self._by_name[name]
+
+    @property
+    def state(self) -> str:
+        """ok, loading, or failed."""
+        workers = [model.worker for model in self]
+        if any(worker is not None and worker.failed for worker in workers):
+            return "failed"
+        return "loading" if any(worker is None for worker in workers) else "ok"
+
+    def close(self) -> None:
+        for model in self:
+            if model.worker is not None:
+                model.worker.close()

@@ -1,0 +1,116 @@
+"""Who used how much of which model, and what it costs."""
+
+from collections import defaultdict
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pydantic import Field
+
+from smallpress.run.settings import Settings
+from smallpress.server.generation import Usage
+
+MILLION = 1_000_000
+PUBLISHED = {"deepseek-reasoner, January 2025": (0.14, 0.55, 2.19), "o1, January 2025": (7.5, 15.0, 60.0)}
+"""US dollars for a million tokens of others: prompt found in the cache, prompt computed, completion."""
+
+
+class Rates(Settings):
+    """What is paid: for the machine by the hour, or for a million tokens of each kind. Thinking is paid as output."""
+
+    currency: str = Field(default="USD", pattern=r"[A-Z]{3}")
+    machine_hour: float = Field(default=0.0, ge=0)
+    hit: float = Field(default=0.0, ge=0)
+    miss: float = Field(default=0.0, ge=0)
+    out: float = Field(default=0.0, ge=0)
+
+
+@dataclass(slots=True)
+class Counts:
+    """Tokens; `n_new` has the thinking in it."""
+
+    n_requests: int = 0
+    n_hit: int = 0
+    n_miss: int = 0
+    n_new: int = 0
+    n_thinking: int = 0
+
+    @property
+    def n_computed(self) -> int:
+        """Tokens that went through the model, as near as a count can say what each request took of its time."""
+        return self.n_miss + self.n_new
+
+    def as_json(self) -> dict[str, int]:
+        return {
+            "requests": self.n_requests,
+            "prompt_cache_hit_tokens": self.n_hit,
+            "prompt_cache_miss_tokens": self.n_miss,
+            "completion_tokens": self.n_new,
+            "reasoning_tokens": self.n_thinking,
+        }
+
+
+class Meter:
+    """Counts since the server started, by key's name and model."""
+
+    def __init__(self, rates: Rates) -> None:
+        self.rates = rates
+        self.counts: dict[tuple[str, str], Counts] = defaultdict(Counts)
+
+    def charge(self, owner: str, model: str, usage: Usage) -> None:
+        """A request that ended before its first token is not charged."""
+        if usage.n_new == 0:
+            return
+        counts = self.counts[owner, model]
+        counts.n_requests += 1
+        counts.n_hit += usage.n_hit
+        counts.n_miss += usage.n_prompt - usage.n_hit
+        counts.n_new += usage.n_new
+        counts.n_thinking += usage.n_thinking
+
+    def report(self, busy_seconds: dict[str, float], owner: str | None = None) -> dict[str, Any]:
+        """The page /usage. `busy_seconds`: of each model's engine; `owner`: show this one's rows only.
+
+        The machine's price is shared out by the tokens each row had computed. Idle time is nobody's: it is in the cost
+        of a million tokens only as far as the machine was kept busy.
+        """
+        rows = []
+        for (name, model), counts in sorted(self.counts.items()):
+            if owner in (None, name):
+                cost = self._cost(counts, model, busy_seconds.get(model, 0.0))
+                rows.append({"key": name, "model": model, "tokens": counts.as_json(), "cost": round(cost, 9)})
+        return {
+            "rates": self.rates.model_dump(),
+            "rows": rows,
+            "models": {model: self._speed(model, seconds) for model, seconds in busy_seconds.items()},
+            "published_per_million": {
+                name: dict(zip(("hit", "miss", "out"), prices, strict=True)) for name, prices in PUBLISHED.items()
+            },
+        }
+
+    def _of_model(self, model: str) -> Counts:
+        total = Counts()
+        for (_, name), counts in self.counts.items():
+            if name == model:
+                total = Counts(*(a + b for a, b in zip(_columns(total), _columns(counts), strict=True)))
+        return total
+
+    def _cost(self, counts: Counts, model: str, seconds: float) -> float:
+        rates, computed = self.rates, self._of_model(model).n_computed
+        share = counts.n_computed / computed if computed else 0.0
+        tokens = counts.n_hit * rates.hit + counts.n_miss * rates.miss + counts.n_new * rates.out
+        return share * seconds / 3600 * rates.machine_hour + tokens / MILLION
+
+    def _speed(self, model: str, seconds: float) -> dict[str, float | None]:
+        """What this machine did while it computed, and what a million tokens of completions cost at that pace."""
+        n_new = self._of_model(model).n_new
+        pace = n_new / seconds if seconds else 0.0
+        cost = MILLION / pace / 3600 * self.rates.machine_hour if pace else None
+        return {
+            "busy_seconds": round(seconds, 3),
+            "completion_tokens_per_second": round(pace, 2),
+            "machine_cost_per_million_completion_tokens": None if cost is None else round(cost, 6),
+        }
+
+
+def _columns(counts: Counts) -> list[int]:
+    return list(asdict(counts).values())

@@ -1,0 +1,197 @@
+"""The part of Ollama's interface that reads and generates: /api/chat, generate, tags, show and version.
+
+Nothing here creates, copies or deletes a model. Answers stream as lines of JSON unless `stream` is false; times are in
+nanoseconds.
+"""
+
+import time
+from collections.abc import AsyncGenerator
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+from pydantic import Field
+
+from smallpress import __version__
+from smallpress.server.asked import asked_chat
+from smallpress.server.errors import ApiError
+from smallpress.server.fields import Body, ChatBody, Message, TemplateVariables
+from smallpress.server.generation import Delta
+from smallpress.server.hosted import Hosted, Models
+from smallpress.server.limits import MAX_MESSAGES, Limits
+from smallpress.server.meter import Meter
+from smallpress.server.running import Running, off_loop, owner_of, text_of
+from smallpress.server.sse import Pieces, line
+
+LATEST = ":latest"
+
+
+class Options(Body):
+    """Ollama's settings under its names; those of another machinery (num_gpu, mirostat, ...) are errors."""
+
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    top_k: int | None = Field(default=None, ge=-1)
+    min_p: float | None = Field(default=None, ge=0, le=1)
+    seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
+    num_predict: int | None = Field(
+        default=None, ge=-2, le=2**31, description="-1 and -2: as much as there is room for"
+    )
+    stop: list[str] | None = None
+    presence_penalty: float | None = Field(default=None, ge=-2, le=2)
+    frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
+    num_ctx: int | None = Field(default=None, ge=1, description="accepted; the context is the server's")
+
+
+class OllamaMessage(Body):
+    role: Literal["system", "user", "assistant"]
+    content: str = ""
+    thinking: str | None = None
+    images: list[str] | None = Field(default=None, max_length=0)
+    tool_calls: list[Any] | None = Field(default=None, max_length=0)
+
+
+class OllamaBody(Body):
+    model: str
+    options: Options | None = None
+    stream: bool = True
+    think: bool | Literal["low", "medium", "high"] | None = None
+    keep_alive: float | str | None = None
+    format: Literal[""] | None = None
+
+
+class OllamaChatBody(OllamaBody):
+    messages: list[OllamaMessage] = Field(min_length=1, max_length=MAX_MESSAGES)
+    tools: list[Any] | None = Field(default=None, max_length=0)
+
+
+class OllamaGenerateBody(OllamaBody):
+    prompt: str = Field(min_length=1)
+    system: str | None = None
+    raw: Literal[False] | None = None
+    images: list[str] | None = Field(default=None, max_length=0)
+    suffix: Literal[""] | None = None
+
+
+class ShowBody(Body):
+    model: str | None = None
+    name: str | None = None
+    verbose: bool | None = None
+
+
+def ollama_routes(models: Models, meter: Meter, limits: Limits) -> APIRouter:
+    router = APIRouter()
+
+    @router.get("/api/version")
+    async def version() -> dict[str, str]:
+        return {"version": __version__}
+
+    @router.get("/api/tags")
+    async def tags() -> dict[str, Any]:
+        return {"models": [_tag(model) for model in models]}
+
+    @router.post("/api/show")
+    async def show(body: ShowBody) -> dict[str, Any]:
+        model = models.get(_plain(body.model or body.name))
+        return {
+            "template": model.tokenizer.chat_template or "",
+            "details": _tag(model)["details"],
+            "model_info": {
+                "general.architecture": str(model.about.get("family", "")),
+                "context_length": model.capacity,
+            },
+            "capabilities": ["completion"],
+        }
+
+    @router.post("/api/chat", response_model=None)
+    async def chat(body: OllamaChatBody, request: Request) -> Response:
+        messages = [Message(role=turn.role, content=turn.content) for turn in body.messages]
+        return await _answer(body, messages, request, "message")
+
+    @router.post("/api/generate", response_model=None)
+    async def generate(body: OllamaGenerateBody, request: Request) -> Response:
+        system = [Message(role="system", content=body.system)] if body.system else []
+        return await _answer(body, [*system, Message(role="user", content=body.prompt)], request, "response")
+
+    async def _answer(body: OllamaBody, messages: list[Message], request: Request, kind: str) -> Response:
+        model = models.get(_plain(body.model))
+        model.ready_worker()
+        asked = await off_loop(lambda: asked_chat(model, _as_chat(body, messages), limits))
+        answer = _Answer(Running(model, asked, owner_of(request), meter, "ollama"), kind)
+        if body.stream:
+            return Pieces(answer.lines(await answer.running.started()), "application/x-ndjson")
+        whole = (await answer.running.whole())[0]
+        return JSONResponse(answer.said(whole.thinking, whole.answer) | answer.end(whole.finish_reason))
+
+    return router
+
+
+def _as_chat(body: OllamaBody, messages: list[Message]) -> ChatBody:
+    """The same question in OpenAI's fields."""
+    options = body.options or Options()
+    n_max = options.num_predict if options.num_predict and options.num_predict > 0 else None
+    return ChatBody(
+        messages=messages,
+        max_tokens=n_max,
+        stop=options.stop or None,
+        reasoning_effort=body.think if isinstance(body.think, str) else None,
+        chat_template_kwargs=TemplateVariables(enable_thinking=body.think) if isinstance(body.think, bool) else None,
+        **options.model_dump(include={"temperature", "top_p", "top_k", "min_p", "seed", "presence_penalty",
+                                      "frequency_penalty"}),
+    )  # fmt: skip
+
+
+def _plain(name: str | None) -> str | None:
+    return None if name is None else name.removesuffix(LATEST)
+
+
+def _tag(model: Hosted) -> dict[str, Any]:
+    details = {"format": str(model.about.get("format", "")), "family": str(model.about.get("family", ""))}
+    modified = datetime.fromtimestamp(model.created, UTC).isoformat()
+    return {"name": model.name, "model": model.name, "modified_at": modified, "size": model.about.get("bytes", 0),
+            "digest": "", "details": details}  # fmt: skip
+
+
+class _Answer:
+    """Lines of one answer: `kind` is where the text stands, `message` (chat) or `response` (generate)."""
+
+    def __init__(self, running: Running, kind: str) -> None:
+        self.running, self._kind, self._began, self._first = running, kind, time.monotonic_ns(), 0
+
+    def said(self, thinking: str, answer: str) -> dict[str, Any]:
+        now = datetime.now(UTC).isoformat()
+        head: dict[str, Any] = {"model": self.running.model.name, "created_at": now, "done": False}
+        thought = {"thinking": thinking} if thinking else {}
+        if self._kind == "message":
+            return head | {"message": {"role": "assistant", "content": answer} | thought}
+        return head | {"response": answer} | thought
+
+    def end(self, reason: str) -> dict[str, Any]:
+        now, usage = time.monotonic_ns(), self.running.usage
+        first = self._first or now
+        return {
+            "done": True,
+            "done_reason": reason,
+            "total_duration": now - self._began,
+            "load_duration": 0,
+            "prompt_eval_count": usage.n_prompt,
+            "prompt_eval_duration": first - self._began,
+            "eval_count": usage.n_new,
+            "eval_duration": now - first,
+        }
+
+    async def lines(self, deltas: AsyncGenerator[Delta, None]) -> AsyncGenerator[bytes, None]:
+        self._first, reason = time.monotonic_ns(), "length"
+        try:
+            async for delta in deltas:
+                reason = delta.finish_reason or reason
+                thinking, answer = text_of(delta, "thinking"), text_of(delta, "answer")
+                if thinking or answer:
+                    yield line(self.said(thinking, answer))
+        except ApiError as error:
+            yield line({"error": error.message})
+            return
+        finally:
+            await deltas.aclose()
+        yield line(self.said("", "") | self.end(reason))

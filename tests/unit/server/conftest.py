@@ -1,0 +1,192 @@
+"""A real server on a real socket over an engine that says what it is told to say: no model, no torch."""
+
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import pytest
+
+pytest.importorskip("fastapi")
+pytest.importorskip("uvicorn")
+
+from smallpress.engine.engine import Stats
+from smallpress.engine.request import Completion, Piece, Request, SamplingParams
+from smallpress.server.gate import LOOPBACK, Keys
+from smallpress.server.hosted import Hosted, Models
+from smallpress.server.limits import Limits
+from smallpress.server.listen import bound_socket, make_server
+from smallpress.tokenizer.spelling import byte_of_letter
+from smallpress.tokenizer.tokenizer import Tokenizer
+
+EOS = 1
+CAPACITY = 4096
+CHATML = (
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>' }}{% endfor %}"
+    "{{ '<|im_start|>assistant\\n' }}"
+)
+OPENED = CHATML + "{% if enable_thinking is not defined or enable_thinking %}<think>\n{% endif %}"
+
+
+def make_tokenizer(template: str = CHATML) -> Tokenizer:
+    """One token a byte, and the tags of thinking as tokens of their own."""
+    letters = sorted(byte_of_letter(), key=byte_of_letter().get)
+    return Tokenizer.from_gguf(
+        {
+            "tokenizer.ggml.model": "gpt2",
+            "tokenizer.ggml.pre": "gpt-2",
+            "tokenizer.ggml.tokens": ["<|im_start|>", "<|im_end|>", "<think>", "</think>", *letters, "th"],
+            "tokenizer.ggml.token_type": [3, 3, 4, 4] + [1] * 257,
+            "tokenizer.ggml.merges": ["t h"],
+            "tokenizer.ggml.eos_token_id": EOS,
+            "tokenizer.chat_template": template,
+        }
+    )
+
+
+@dataclass
+class Live:
+    request: Request
+    ids: list[int]
+    given: list[int] = field(default_factory=list)
+
+
+class ScriptedEngine:
+    """Answers a prompt's text with `answer` of it, one token a step for each request."""
+
+    capacity = CAPACITY
+
+    def __init__(self, answer: Callable[[str], str], tokenizer: Tokenizer):
+        self.answer, self.tokenizer = answer, tokenizer
+        self.requests: list[Request] = []
+        self.live: dict[int, Live] = {}
+        self.fault: BaseException | None = None
+        self.may_step = threading.Event()
+        self.may_step.set()
+
+    @property
+    def busy(self) -> bool:
+        return bool(self.live)
+
+    def is_running(self, request_id: int) -> bool:
+        return request_id in self.live
+
+    def submit(self, request: Request) -> int:
+        self.requests.append(request)
+        prompt = self.tokenizer.decode(request.prompt_ids, skip_special=False)
+        ids = [*self.tokenizer.encode(self.answer(prompt), special=True), EOS]
+        self.live[len(self.requests)] = Live(request, ids)
+        return len(self.requests)
+
+    def step(self) -> list[Piece]:
+        assert self.may_step.wait(30)
+        if self.fault is not None:
+            fault, self.fault = self.fault, None
+            raise fault
+        return [self._next(request_id, live) for request_id, live in list(self.live.items())]
+
+    def _next(self, request_id: int, live: Live) -> Piece:
+        id = live.ids[len(live.given) % len(live.ids)]
+        live.given.append(id)
+        stopped = live.request.stopper.push(id) if live.request.stopper is not None else False
+        stopped = stopped or id in live.request.stop_ids
+        reason = "stop" if stopped else "length" if len(live.given) >= live.request.params.max_tokens else None
+        top = tuple((id, -0.5) for _ in range(live.request.params.n_top))
+        return Piece(request_id, id, -0.5, self._finish(request_id, reason) if reason else None, top)
+
+    def _finish(self, request_id: int, reason: str) -> Completion:
+        live = self.live.pop(request_id)
+        return Completion(tuple(live.given), (-0.5,) * len(live.given), reason, len(live.request.prompt_ids), 3)
+
+    def cancel(self, request_id: int) -> Completion | None:
+        return self._finish(request_id, "cancelled") if request_id in self.live else None
+
+    def stats(self) -> Stats:
+        return Stats(1, 2, 3, 4, 0, 0, 0, 0.5, len(self.live), 0, len(self.live), 10)
+
+
+@dataclass
+class Served:
+    url: str
+    engine: ScriptedEngine
+    models: Models
+    stop: Callable[[], None]
+    clients: list = field(default_factory=list)
+
+    def client(self, key: str = "none"):
+        openai = pytest.importorskip("openai")
+        self.clients.append(openai.OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=30))
+        return self.clients[-1]
+
+
+@pytest.fixture
+def start():
+    """Starts servers that end with the test; `answer` is a text or a function of the prompt's text."""
+    ends: list[Callable[[], None]] = []
+
+    def begin(
+        answer, template: str = CHATML, keys=(), limits: Limits | None = None, wait: bool = True, slow=None, form="chat"
+    ) -> Served:
+        tokenizer = make_tokenizer(template)
+        engine = ScriptedEngine(answer if callable(answer) else lambda _: answer, tokenizer)
+        params = SamplingParams(temperature=0.6)
+
+        def load() -> ScriptedEngine:
+            if slow is not None:
+                assert slow.wait(30)
+            return engine
+
+        models = Models([Hosted("tiny", tokenizer, params, CAPACITY, load, form=form)])
+        sock = bound_socket("127.0.0.1", 0, Keys(keys))
+        server, _ = make_server(models, Keys(keys), limits or Limits(), LOOPBACK, 2)
+        thread = threading.Thread(target=server.run, args=([sock],))
+        thread.start()
+
+        def end() -> None:
+            for client in served.clients:
+                client.close()
+            engine.may_step.set()
+            server.should_exit = True
+            thread.join(20)
+            sock.close()
+            assert not thread.is_alive()
+
+        ends.append(end)
+
+        def stop() -> None:
+            server.should_exit = True
+
+        served = Served(f"http://127.0.0.1:{sock.getsockname()[1]}", engine, models, stop)
+        if wait:
+            wait_until(lambda: models.state == "ok")
+        return served
+
+    yield begin
+    for end in ends:
+        end()
+
+
+def wait_until(holds: Callable[[], bool], seconds: float = 20.0) -> None:
+    """Look again every hundredth of a second."""
+    pause = threading.Event()
+    for _ in range(int(seconds * 100)):
+        with suppress(AttributeError):
+            if holds():
+                return
+        pause.wait(0.01)
+    raise AssertionError("it did not come to hold")
+
+
+@pytest.fixture(name="wait_until")
+def wait_until_fixture() -> Callable[..., None]:
+    return wait_until
+
+
+@pytest.fixture
+def tokenizer() -> Tokenizer:
+    return make_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def templates() -> dict[str, str]:
+    return {"plain": CHATML, "opened": OPENED}

@@ -1,0 +1,69 @@
+"""What was used and what it costs, with numbers one can work out on paper."""
+
+import json
+import urllib.request
+
+import pytest
+
+from smallpress.server.generation import Usage
+from smallpress.server.meter import Meter, Rates
+
+KEYS = [("me", "a-key-of-enough-characters"), ("you", "another-key-of-enough-characters"), ("admin", "k" * 20)]
+
+
+def used(rates: Rates) -> Meter:
+    meter = Meter(rates)
+    meter.charge("me", "tiny", Usage(n_prompt=200, n_hit=100, n_new=200, n_thinking=50))
+    meter.charge("you", "tiny", Usage(n_prompt=100, n_hit=0, n_new=500))
+    meter.charge("you", "tiny", Usage(n_prompt=100))  # ended before its first token
+    return meter
+
+
+def test_tokens_are_counted_by_key_and_model():
+    rows = used(Rates()).report({"tiny": 1.0})["rows"]
+    assert [(row["key"], row["tokens"]["requests"]) for row in rows] == [("me", 1), ("you", 1)]
+    assert rows[0]["tokens"] == {"requests": 1, "prompt_cache_hit_tokens": 100, "prompt_cache_miss_tokens": 100,
+                                 "completion_tokens": 200, "reasoning_tokens": 50}  # fmt: skip
+
+
+def test_a_price_by_the_token_knows_hit_miss_and_out():
+    rows = used(Rates(hit=1.0, miss=10.0, out=100.0)).report({"tiny": 5.0})["rows"]
+    assert rows[0]["cost"] == pytest.approx((100 * 1 + 100 * 10 + 200 * 100) / 1e6)
+
+
+def test_a_price_by_the_hour_is_shared_by_what_was_computed():
+    """Half an hour at 2: me has 300 of 900 computed tokens, you the other 600. 700 new tokens in 1800 s."""
+    report = used(Rates(machine_hour=2.0)).report({"tiny": 1800.0})
+    assert [row["cost"] for row in report["rows"]] == pytest.approx([1 / 3, 2 / 3])
+    assert report["models"]["tiny"]["completion_tokens_per_second"] == round(700 / 1800, 2)
+    expected = 1e6 / (700 / 1800) / 3600 * 2.0
+    assert report["models"]["tiny"]["machine_cost_per_million_completion_tokens"] == pytest.approx(expected)
+
+
+def test_a_key_sees_its_own_rows_and_admin_all(start):
+    served = start("abc", keys=KEYS)
+    for _, key in KEYS[:2]:
+        served.client(key).chat.completions.create(model="tiny", messages=[{"role": "user", "content": "x"}])
+
+    def rows(key):
+        request = urllib.request.Request(served.url + "/usage", headers={"Authorization": f"Bearer {key}"})
+        with urllib.request.urlopen(request, timeout=120) as answer:
+            return [row["key"] for row in json.loads(answer.read())["rows"]]
+
+    assert [rows(key) for _, key in KEYS] == [["me"], ["you"], ["me", "you"]]
+
+
+def test_a_stream_left_in_the_middle_is_charged_for_what_it_took(start, wait_until):
+    served = start("x" * 5000)
+    stream = served.client().chat.completions.create(
+        model="tiny", messages=[{"role": "user", "content": "x"}], stream=True, max_tokens=4000
+    )
+    next(iter(stream))
+    stream.close()
+
+    def charged() -> bool:
+        with urllib.request.urlopen(served.url + "/usage", timeout=120) as answer:
+            rows = json.loads(answer.read())["rows"]
+        return bool(rows) and 0 < rows[0]["tokens"]["completion_tokens"] <= 4000
+
+    wait_until(charged)
