@@ -13,6 +13,7 @@ import json
 import os
 import random
 import resource
+import shutil
 import sys
 import tempfile
 import time
@@ -142,7 +143,10 @@ def main() -> int:
         )
         counts = attack(kind, n_files, scratch)
         print(f"{kind}: {', '.join(f'{n} {what}' for what, n in sorted(counts.items()))}", flush=True)
-        bad += counts["fault"] + counts["crashed"] + counts["slow"]
+        found = counts["fault"] + counts["crashed"] + counts["slow"]
+        if not found:
+            shutil.rmtree(scratch)
+        bad += found
     return 1 if bad else 0
 
 
