@@ -64,7 +64,7 @@ class AdamW8(Optimizer):
                 raise UserError(what, "keep fp32 master weights (optim.master) beside what computes")
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step on every parameter that has a gradient; the closure's loss, where there is one."""
         loss = None
         if closure is not None:
@@ -82,7 +82,7 @@ class AdamW8(Optimizer):
             t.numel() * t.element_size() for state in self.state.values() for k, t in state.items() if k != "step"
         )
 
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:  # type: ignore[override]
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take back what `state_dict` gave, bit for bit. Raises UserError where it is of other tensors or moments."""
         super().load_state_dict(dict(state_dict))
         for group in self.param_groups:
