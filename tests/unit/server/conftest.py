@@ -63,6 +63,8 @@ class ScriptedEngine:
         self.fault: BaseException | None = None
         self.may_step = threading.Event()
         self.may_step.set()
+        self.longest: int | None = None
+        """Tokens after which an answer goes no further until it is cancelled."""
 
     @property
     def busy(self) -> bool:
@@ -83,7 +85,10 @@ class ScriptedEngine:
         if self.fault is not None:
             fault, self.fault = self.fault, None
             raise fault
-        return [self._next(request_id, live) for request_id, live in list(self.live.items())]
+        going = [(i, live) for i, live in self.live.items() if self.longest is None or len(live.given) < self.longest]
+        if not going:
+            threading.Event().wait(0.005)
+        return [self._next(request_id, live) for request_id, live in going]
 
     def _next(self, request_id: int, live: Live) -> Piece:
         id = live.ids[len(live.given) % len(live.ids)]

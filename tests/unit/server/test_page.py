@@ -150,6 +150,7 @@ def test_a_conversation_with_thinking_folds_it_and_outlives_a_reload(start, visi
 
 def test_thinking_is_open_while_it_comes_and_stop_keeps_what_came(start, visit, wait_until):
     served = start("<think>" + "so " * 1300)
+    served.engine.longest = 60
     with visit(served) as page:
         page.fill("#question", "Think!")
         page.press("#question", "Enter")
