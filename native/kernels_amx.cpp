@@ -1,5 +1,5 @@
 // Tile registers (AMX): 16 rows of activations times a panel, a block of 64 columns in one instruction. All else is as
-// in AVX-512, as are weights in 4 bits.
+// in AVX-512.
 
 #define KERNELS_NAME "amx"
 #include "simd_avx512.h"
@@ -8,7 +8,7 @@
 namespace {
 
 // Fewer rows leave most of the only tile empty, and the plain product is faster.
-constexpr int64_t FEW = 4;
+constexpr int64_t FEW = 4, FEW_IN_4_BITS = 8;
 
 // What a tile of rows meets before the next one does: panels that stay in the second cache, and whose results lie side
 // by side in the same few pages of memory.
@@ -78,14 +78,68 @@ void tile_times_panel(const Activations& x, int64_t row, int64_t n, const Panels
         if (r < n) put(out + (row + r) * stride + panel * PANEL, w.N - panel * PANEL, store_, total[r]);
 }
 
+// Half a block in 4 bits as 8-bit codes in their lines of a tile, whose other lines are 0: so a block's activations
+// meet one half at a time, each with its own scale.
+inline void spread(const uint8_t* codes, int64_t half, uint8_t* tile) {
+    uint8_t* lines = tile + half % 2 * (BLOCK / 2 / QUAD) * LINE;
+    for (int64_t j = 0; j < HALF / 2 / QUAD; j++) {
+        const Bytes both = load_bytes(codes + j * LINE);
+        _mm512_store_si512(lines + j * LINE, low_nibbles(both));
+        _mm512_store_si512(lines + (HALF / 2 / QUAD + j) * LINE, high_nibbles(both));
+    }
+}
+
+void tile_times_panel_q4(const Activations& x, int64_t row, int64_t n, const Panels& w, int64_t panel, float* out,
+                         int64_t stride, Store store_) {
+    const int64_t n_halves = w.n_blocks * (BLOCK / HALF);
+    const uint8_t* codes = w.codes(panel);
+    const uint16_t *halves = w.scales(panel), *minima = w.coding == Coding::Q4_1 ? w.minima(panel) : nullptr;
+    const int8_t* a = x.codes(row);
+    const float *scales = x.scales(row), *sums = x.sums(row);
+    alignas(64) int32_t dots[UNDER_WAY][TILE * PANEL];
+    alignas(64) uint8_t tiles[UNDER_WAY][PANEL * BLOCK] = {};  // even ones hold first halves, odd ones second
+    static_assert(UNDER_WAY % 2 == 0 && BLOCK == 2 * HALF);
+    auto begin = [&](int64_t half) __attribute__((always_inline)) {
+        if (half >= n_halves) return;
+        const uint8_t* here = codes + half * PANEL * HALF / 2;
+        if (row == 0)
+            for (int64_t i = 0; i < PANEL * HALF / 2; i += LINE) __builtin_prefetch(here + w.panel_bytes + i);
+        uint8_t* tile = tiles[half % UNDER_WAY];
+        spread(here, half, tile);
+        multiply(half % 2, a + half / 2 * BLOCK * TILE, tile, dots[half % UNDER_WAY]);
+    };
+    F16 total[TILE];
+#pragma GCC unroll 16
+    for (int64_t r = 0; r < TILE; r++) total[r] = set1(0.0f);
+    for (int64_t half = 0; half < UNDER_WAY - 1; half++) begin(half);
+    for (int64_t half = 0; half < n_halves; half++) {
+        begin(half + UNDER_WAY - 1);
+        const F16 scale = load_half(halves + half * PANEL);
+        const F16 minimum = minima ? load_half(minima + half * PANEL) : mul(scale, set1(-8.0f));
+        const int32_t* here = dots[half % UNDER_WAY];
+        const float *scales_here = scales + half / 2 * TILE, *sums_here = sums + half * TILE;
+#pragma GCC unroll 16
+        for (int64_t r = 0; r < TILE; r++) {
+            const F16 dot = to_float(_mm512_load_si512(here + r * PANEL));
+            total[r] = fma(dot, mul(scale, set1(scales_here[r])), total[r]);
+            total[r] = fma(minimum, set1(sums_here[r]), total[r]);
+        }
+    }
+#pragma GCC unroll 16
+    for (int64_t r = 0; r < TILE; r++)
+        if (r < n) put(out + (row + r) * stride + panel * PANEL, w.N - panel * PANEL, store_, total[r]);
+}
+
 void product_amx(const Activations& x, int64_t M, const Panels& w, int64_t first, int64_t last, float* out,
                  int64_t stride, Store store_) {
-    if (M < FEW || w.coding != Coding::Q8) return product(x, M, w, first, last, out, stride, store_);
+    if (w.coding == Coding::BF16 || M < (w.four_bits() ? FEW_IN_4_BITS : FEW))
+        return product(x, M, w, first, last, out, stride, store_);
+    const auto tile_times = w.four_bits() ? tile_times_panel_q4 : tile_times_panel;
     take_tiles();
     for (int64_t group = first; group < last; group += GROUP)
         for (int64_t row = 0; row < M; row += TILE)
             for (int64_t panel = group; panel < least(group + GROUP, last); panel++)
-                tile_times_panel(x, row, least(TILE, M - row), w, panel, out, stride, store_);
+                tile_times(x, row, least(TILE, M - row), w, panel, out, stride, store_);
     _tile_release();
 }
 
