@@ -13,6 +13,11 @@ namespace smallpress {
 constexpr int64_t LANES = 16;
 constexpr int64_t SUMMED = 256;  // weights of the sampler that are summed in fp32 before fp64 takes over
 
+// How weights are read from memory: as so many streams a thread, which one core can follow faster than a single one,
+// each asked for so many bytes ahead, because what the processor does by itself ends at each page.
+constexpr int STREAMS = 4;
+constexpr int64_t AHEAD = 1024;
+
 SMALLPRESS_INLINE constexpr int64_t score_width(int64_t length) { return round_up(length, LANES) + LANES; }
 
 // Queries of one sequence under one kv head's group, one after another, over the keys and values before and at them.

@@ -46,83 +46,60 @@ inline void multiply(bool odd, const int8_t* a, const uint8_t* codes, int32_t* d
     }
 }
 
-void tile_times_panel(const Activations& x, int64_t row, int64_t n, const Panels& w, int64_t panel, float* out,
-                      int64_t stride, Store store_) {
-    const uint8_t* codes = w.codes(panel);
-    const uint16_t* halves = w.scales(panel);
-    const int8_t* a = x.codes(row);
-    const float* scales = x.scales(row);
-    alignas(64) int32_t dots[UNDER_WAY][TILE * PANEL];
-    auto begin = [&](int64_t b) __attribute__((always_inline)) {
-        if (b >= w.n_blocks) return;
-        const uint8_t* here = codes + b * PANEL * BLOCK;
-        if (row == 0)  // the panel after this one is still in memory
-            for (int64_t i = 0; i < PANEL * BLOCK; i += LINE) __builtin_prefetch(here + w.panel_bytes + i);
-        multiply(b % 2, a + b * BLOCK * TILE, here, dots[b % UNDER_WAY]);
-    };
-    F16 total[TILE];
-#pragma GCC unroll 16
-    for (int64_t r = 0; r < TILE; r++) total[r] = set1(0.0f);
-    for (int64_t b = 0; b < UNDER_WAY - 1; b++) begin(b);
-    for (int64_t b = 0; b < w.n_blocks; b++) {
-        begin(b + UNDER_WAY - 1);
-        const F16 scale = load_half(halves + b * PANEL);
-        const int32_t* here = dots[b % UNDER_WAY];
-#pragma GCC unroll 16
-        for (int64_t r = 0; r < TILE; r++)
-            total[r] =
-                fma(to_float(_mm512_load_si512(here + r * PANEL)), mul(scale, set1(scales[b * TILE + r])), total[r]);
-    }
-#pragma GCC unroll 16
-    for (int64_t r = 0; r < TILE; r++)
-        if (r < n) put(out + (row + r) * stride + panel * PANEL, w.N - panel * PANEL, store_, total[r]);
-}
-
 // Half a block in 4 bits as 8-bit codes in their lines of a tile, whose other lines are 0: so a block's activations
 // meet one half at a time, each with its own scale.
 inline void spread(const uint8_t* codes, int64_t half, uint8_t* tile) {
-    uint8_t* lines = tile + half % 2 * (BLOCK / 2 / QUAD) * LINE;
-    for (int64_t j = 0; j < HALF / 2 / QUAD; j++) {
+    constexpr int64_t LINES = HALF / 2 / QUAD;  // of the packed half
+    uint8_t* lines = tile + half % 2 * 2 * LINES * LINE;
+    for (int64_t j = 0; j < LINES; j++) {
         const Bytes both = load_bytes(codes + j * LINE);
         _mm512_store_si512(lines + j * LINE, low_nibbles(both));
-        _mm512_store_si512(lines + (HALF / 2 / QUAD + j) * LINE, high_nibbles(both));
+        _mm512_store_si512(lines + (LINES + j) * LINE, high_nibbles(both));
     }
 }
 
-void tile_times_panel_q4(const Activations& x, int64_t row, int64_t n, const Panels& w, int64_t panel, float* out,
-                         int64_t stride, Store store_) {
-    const int64_t n_halves = w.n_blocks * (BLOCK / HALF);
+// A step is what has a scale of its own: a block in 8 bits, half of one in 4.
+template <bool FOUR_BITS>
+void tile_times_panel(const Activations& x, int64_t row, int64_t n, const Panels& w, int64_t panel, float* out,
+                      int64_t stride, Store store_) {
+    constexpr int64_t EACH = FOUR_BITS ? BLOCK / HALF : 1, STEP_BYTES = FOUR_BITS ? PANEL * HALF / 2 : PANEL * BLOCK;
+    const int64_t n_steps = w.n_blocks * EACH;
     const uint8_t* codes = w.codes(panel);
     const uint16_t *halves = w.scales(panel), *minima = w.coding == Coding::Q4_1 ? w.minima(panel) : nullptr;
     const int8_t* a = x.codes(row);
     const float *scales = x.scales(row), *sums = x.sums(row);
     alignas(64) int32_t dots[UNDER_WAY][TILE * PANEL];
-    alignas(64) uint8_t tiles[UNDER_WAY][PANEL * BLOCK] = {};  // even ones hold first halves, odd ones second
+    // In 4 bits even ones hold first halves, odd ones second halves, and zeros.
+    alignas(64) uint8_t tiles[FOUR_BITS ? UNDER_WAY : 1][PANEL * BLOCK];
     static_assert(UNDER_WAY % 2 == 0 && BLOCK == 2 * HALF);
-    auto begin = [&](int64_t half) __attribute__((always_inline)) {
-        if (half >= n_halves) return;
-        const uint8_t* here = codes + half * PANEL * HALF / 2;
-        if (row == 0)
-            for (int64_t i = 0; i < PANEL * HALF / 2; i += LINE) __builtin_prefetch(here + w.panel_bytes + i);
-        uint8_t* tile = tiles[half % UNDER_WAY];
-        spread(here, half, tile);
-        multiply(half % 2, a + half / 2 * BLOCK * TILE, tile, dots[half % UNDER_WAY]);
+    if constexpr (FOUR_BITS) std::memset(tiles, 0, sizeof tiles);
+    auto begin = [&](int64_t step) __attribute__((always_inline)) {
+        if (step >= n_steps) return;
+        const uint8_t* here = codes + step * STEP_BYTES;
+        if (row == 0)  // the panel after this one is still in memory
+            for (int64_t i = 0; i < STEP_BYTES; i += LINE) __builtin_prefetch(here + w.panel_bytes + i);
+        if constexpr (FOUR_BITS) {
+            spread(here, step, tiles[step % UNDER_WAY]);
+            here = tiles[step % UNDER_WAY];
+        }
+        multiply(step % 2, a + step / EACH * BLOCK * TILE, here, dots[step % UNDER_WAY]);
     };
     F16 total[TILE];
 #pragma GCC unroll 16
     for (int64_t r = 0; r < TILE; r++) total[r] = set1(0.0f);
-    for (int64_t half = 0; half < UNDER_WAY - 1; half++) begin(half);
-    for (int64_t half = 0; half < n_halves; half++) {
-        begin(half + UNDER_WAY - 1);
-        const F16 scale = load_half(halves + half * PANEL);
-        const F16 minimum = minima ? load_half(minima + half * PANEL) : mul(scale, set1(-8.0f));
-        const int32_t* here = dots[half % UNDER_WAY];
-        const float *scales_here = scales + half / 2 * TILE, *sums_here = sums + half * TILE;
+    for (int64_t step = 0; step < UNDER_WAY - 1; step++) begin(step);
+    for (int64_t step = 0; step < n_steps; step++) {
+        begin(step + UNDER_WAY - 1);
+        const F16 scale = load_half(halves + step * PANEL);
+        const int32_t* here = dots[step % UNDER_WAY];
+        const float* scales_here = scales + step / EACH * TILE;
 #pragma GCC unroll 16
-        for (int64_t r = 0; r < TILE; r++) {
-            const F16 dot = to_float(_mm512_load_si512(here + r * PANEL));
-            total[r] = fma(dot, mul(scale, set1(scales_here[r])), total[r]);
-            total[r] = fma(minimum, set1(sums_here[r]), total[r]);
+        for (int64_t r = 0; r < TILE; r++)
+            total[r] = fma(to_float(_mm512_load_si512(here + r * PANEL)), mul(scale, set1(scales_here[r])), total[r]);
+        if constexpr (FOUR_BITS) {
+            const F16 minimum = minima ? load_half(minima + step * PANEL) : mul(scale, set1(-8.0f));
+#pragma GCC unroll 16
+            for (int64_t r = 0; r < TILE; r++) total[r] = fma(minimum, set1(sums[step * TILE + r]), total[r]);
         }
     }
 #pragma GCC unroll 16
@@ -134,7 +111,7 @@ void product_amx(const Activations& x, int64_t M, const Panels& w, int64_t first
                  int64_t stride, Store store_) {
     if (w.coding == Coding::BF16 || M < (w.four_bits() ? FEW_IN_4_BITS : FEW))
         return product(x, M, w, first, last, out, stride, store_);
-    const auto tile_times = w.four_bits() ? tile_times_panel_q4 : tile_times_panel;
+    const auto tile_times = w.four_bits() ? tile_times_panel<true> : tile_times_panel<false>;
     take_tiles();
     for (int64_t group = first; group < last; group += GROUP)
         for (int64_t row = 0; row < M; row += TILE)

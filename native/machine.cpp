@@ -9,7 +9,7 @@ namespace {
 
 constexpr int PASSES = 5;
 constexpr size_t N_WORDS = size_t{256} << 17;  // of 8 bytes: far more than any cache holds
-constexpr int64_t STREAMS = 4, WORDS_A_LINE = 8, AHEAD = 128;
+constexpr int64_t WORDS_A_LINE = LINE / 8;
 constexpr int64_t ROUNDS = 2'000'000;
 
 template <typename Work>
@@ -29,13 +29,13 @@ double read_bandwidth(Pool& pool) {
     for (int pass = 0; pass < PASSES; pass++) {
         const double took = seconds([&] {
             pool.split(N_WORDS, 64, [&](int, int64_t begin, int64_t end) {
-                // As the products read: four streams a thread, each asked for ahead.
+                // As the products read.
                 const int64_t apart = (end - begin) / STREAMS;
                 uint64_t sum = 0;
                 for (int64_t i = begin; i < begin + apart; i += WORDS_A_LINE)
                     for (int64_t stream = 0; stream < STREAMS; stream++) {
                         const uint64_t* line = &words[i + stream * apart];
-                        __builtin_prefetch(line + AHEAD);
+                        __builtin_prefetch(reinterpret_cast<const char*>(line) + AHEAD);
                         for (int64_t j = 0; j < WORDS_A_LINE; j++) sum += line[j];
                     }
                 kept += sum;

@@ -11,7 +11,7 @@
 namespace smallpress {
 namespace {
 
-constexpr int64_t TOGETHER = 16;  // rows of a sequence that attend in one piece of work
+constexpr int64_t TOGETHER = 64;  // rows of a sequence that attend in one piece of work: a few full tiles
 
 void add_bias(float* row, const Buffer<float>& bias) {
     for (size_t i = 0; i < bias.size(); i++) row[i] += bias[i];

@@ -140,10 +140,6 @@ inline I16 surplus(const uint8_t* codes) {
     return sum;
 }
 
-// Weights that come from memory are asked for this many bytes ahead: what the processor does by itself ends at each
-// page.
-constexpr int64_t AHEAD = 1024;
-
 inline void fetch(const void* p) { __builtin_prefetch(static_cast<const char*>(p) + AHEAD); }
 
 // One block of a panel times R rows of a tile, added to their totals; `fresh`: the weights come from memory.
@@ -246,12 +242,10 @@ void rows_times_panel(const Activations& x, int64_t row, int64_t n, const Panels
     for (int r = 0; r < R; r++) put(out + (row + r) * stride + panel * PANEL, w.N - panel * PANEL, store_, result[r]);
 }
 
-constexpr int STREAMS = 4;
-
 void product(const Activations& x, int64_t M, const Panels& w, int64_t first, int64_t last, float* out, int64_t stride,
              Store store_) {
     if (M == 1) {
-        // Panels far apart are as many streams from memory, which one core can follow faster than a single one.
+        // Panels far apart: streams.
         const int64_t apart = (last - first) / STREAMS;
         for (int64_t i = 0; i < apart; i++) {
             F16 result[STREAMS];
