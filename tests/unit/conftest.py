@@ -1,4 +1,5 @@
-"""Small decoders: one of the llama family with a choice of biases and of the head, and one of every other kind."""
+"""Small decoders, one of the llama family with a choice of biases and of the head and one of every other kind; and a
+tokenizer of bytes."""
 
 from collections.abc import Callable
 
@@ -7,6 +8,13 @@ import torch
 
 from smallpress.model.config import GQA, MLA, MTP, Dense, Linear, ModelConfig, MoE, Window, Yarn
 from smallpress.model.transformer import Transformer, init_weights
+from smallpress.tokenizer.spelling import byte_of_letter
+from smallpress.tokenizer.tokenizer import Tokenizer
+
+CHATML = (
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>' }}{% endfor %}"
+    "{{ '<|im_start|>assistant\\n' }}"
+)
 
 
 def _tiny_model(vocab_size: int = 32, tied_head: bool = True, biases: str = "", seed: int = 0) -> Transformer:
@@ -120,3 +128,30 @@ def _random_model(config: ModelConfig) -> Transformer:
             if parameter.ndim == 1:
                 parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.2)
     return model
+
+
+def _byte_tokenizer(template: str = CHATML) -> Tokenizer:
+    """One token a byte, and the tags of thinking as tokens of their own."""
+    letters = sorted(byte_of_letter(), key=byte_of_letter().get)
+    return Tokenizer.from_gguf(
+        {
+            "tokenizer.ggml.model": "gpt2",
+            "tokenizer.ggml.pre": "gpt-2",
+            "tokenizer.ggml.tokens": ["<|im_start|>", "<|im_end|>", "<think>", "</think>", *letters, "th"],
+            "tokenizer.ggml.token_type": [3, 3, 4, 4] + [1] * 257,
+            "tokenizer.ggml.merges": ["t h"],
+            "tokenizer.ggml.eos_token_id": 1,
+            "tokenizer.chat_template": template,
+        }
+    )
+
+
+@pytest.fixture(scope="session")
+def byte_tokenizer() -> Callable[..., Tokenizer]:
+    """Makes one, ChatML unless another template is given; byte 0 has the id 4, and 1 ends a turn."""
+    return _byte_tokenizer
+
+
+@pytest.fixture(scope="session")
+def chatml() -> str:
+    return CHATML

@@ -1,7 +1,8 @@
 """An engine over a loaded model, with room for what will be asked of it."""
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Literal
+
+from smallpress.lowbit.native_core import native_core
 
 if TYPE_CHECKING:
     from smallpress.engine.engine import Engine, Runner
@@ -22,20 +23,11 @@ SHARE_OF_MEMORY = 0.4
 """Of the free memory, at most, for keys and values; fewer pages mean that fewer requests run at once."""
 
 
-def has_native_core() -> bool:
-    """False where the package was built without a compiler; then torch does all."""
-    try:
-        import_module("smallpress._native")
-    except ImportError:
-        return False
-    return True
-
-
 def native_runs(config: "ModelConfig") -> bool:
     """Whether there is a native core here, and it runs such a model."""
     from smallpress.engine.native_support import not_native
 
-    return has_native_core() and not_native(config) is None
+    return native_core() is not None and not_native(config) is None
 
 
 def number_format(choice: NumberFormat | Auto = "auto", config: "ModelConfig | None" = None) -> NumberFormat:
@@ -44,13 +36,13 @@ def number_format(choice: NumberFormat | Auto = "auto", config: "ModelConfig | N
     from smallpress.run.errors import UserError
     from smallpress.run.machine import this_machine
 
-    if choice in QUANTIZED and not has_native_core():
+    if choice in QUANTIZED and native_core() is None:
         raise UserError(
             f"{choice} needs the native core, and this installation has none", "install a C++ compiler, then smallpress"
         )
     if choice != "auto":
         return choice
-    if has_native_core() if config is None else native_runs(config):
+    if native_core() is not None if config is None else native_runs(config):
         return "int8"
     return "bfloat16" if BF16_FEATURES & set(this_machine().cpu_features) else "float32"
 

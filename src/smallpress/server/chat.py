@@ -6,7 +6,6 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
-from smallpress import __version__
 from smallpress.server.asked import asked_chat
 from smallpress.server.errors import ApiError
 from smallpress.server.fields import ChatBody
@@ -18,7 +17,6 @@ from smallpress.server.running import Running, Whole, off_loop, owner_of, text_o
 from smallpress.server.sse import DONE, Pieces, event
 from smallpress.tokenizer.tokenizer import Tokenizer
 
-FINGERPRINT = f"smallpress-{__version__}"
 LEAST_LOGPROB = -9999.0
 """Stands for minus infinity, which JSON has not."""
 
@@ -38,19 +36,9 @@ def chat_routes(models: Models, meter: Meter, limits: Limits) -> APIRouter:
             return Pieces(_events(running, deltas, bool(body.logprobs), with_usage))
         wholes = await running.whole()
         choices = [_choice(model.tokenizer, i, whole, bool(body.logprobs)) for i, whole in enumerate(wholes)]
-        return JSONResponse(_head(running, "chat.completion") | {"choices": choices, "usage": running.usage.as_json()})
+        return JSONResponse(running.head("chat.completion") | {"choices": choices, "usage": running.usage.as_json()})
 
     return router
-
-
-def _head(running: Running, kind: str) -> dict[str, Any]:
-    return {
-        "id": running.id,
-        "object": kind,
-        "created": running.created,
-        "model": running.model.name,
-        "system_fingerprint": FINGERPRINT,
-    }
 
 
 def _choice(tokenizer: Tokenizer, index: int, whole: Whole, logprobs: bool) -> dict[str, Any]:
@@ -69,7 +57,7 @@ async def _events(
     running: Running, deltas: AsyncGenerator[Delta, None], logprobs: bool, with_usage: bool
 ) -> AsyncGenerator[bytes, None]:
     """Chunks; each carries thinking or answer, never both, and the first of each choice the role."""
-    head = _head(running, "chat.completion.chunk") | ({"usage": None} if with_usage else {})
+    head = running.head("chat.completion.chunk") | ({"usage": None} if with_usage else {})
     tokenizer, begun = running.model.tokenizer, set[int]()
 
     def chunk(index: int, delta: dict[str, Any], tokens: Sequence[Token] = (), reason: str | None = None) -> bytes:

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from smallpress.server.asked import Asked, checked_ids, sampling_params
-from smallpress.server.chat import FINGERPRINT, LEAST_LOGPROB
+from smallpress.server.chat import LEAST_LOGPROB
 from smallpress.server.errors import ApiError
 from smallpress.server.fields import CompletionBody
 from smallpress.server.generation import Delta, Token, Usage
@@ -21,6 +21,7 @@ from smallpress.server.running import Running, off_loop, owner_of, text_of
 from smallpress.server.sse import DONE, Pieces, event
 from smallpress.tokenizer.tokenizer import Tokenizer
 
+KIND = "text_completion"
 DEFAULT_MAX_TOKENS = 16
 """OpenAI's, and what its clients expect of this path."""
 
@@ -100,17 +101,7 @@ async def _whole(runnings: list[Running], texts: list[str], logprobs: bool) -> d
         total.n_prompt, total.n_hit = total.n_prompt + usage.n_prompt, total.n_hit + usage.n_hit
         total.n_new += usage.n_new
     numbered = [choice | {"index": index} for index, choice in enumerate(choices)]
-    return _head(runnings[0]) | {"choices": numbered, "usage": total.as_json()}
-
-
-def _head(running: Running) -> dict[str, Any]:
-    return {
-        "id": running.id,
-        "object": "text_completion",
-        "created": running.created,
-        "model": running.model.name,
-        "system_fingerprint": FINGERPRINT,
-    }
+    return runnings[0].head(KIND) | {"choices": numbered, "usage": total.as_json()}
 
 
 def _choice(tokenizer: Tokenizer, text: str, tokens: Sequence[Token] | None, reason: str | None) -> dict[str, Any]:
@@ -121,7 +112,7 @@ def _choice(tokenizer: Tokenizer, text: str, tokens: Sequence[Token] | None, rea
 async def _events(
     running: Running, deltas: AsyncGenerator[Delta, None], echo: str, logprobs: bool, with_usage: bool
 ) -> AsyncGenerator[bytes, None]:
-    head = _head(running) | ({"usage": None} if with_usage else {})
+    head = running.head(KIND) | ({"usage": None} if with_usage else {})
     waiting = dict.fromkeys(range(running.asked.n), echo)
     try:
         async for delta in deltas:

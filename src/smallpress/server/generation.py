@@ -157,15 +157,17 @@ async def merged(choices: Sequence[Choice]) -> AsyncGenerator[Delta, None]:
     queue: asyncio.Queue[Delta | BaseException] = asyncio.Queue()
 
     async def run(choice: Choice) -> None:
-        try:
-            async with aclosing(choice.deltas()) as deltas:
-                async for delta in deltas:
-                    queue.put_nowait(delta)
-        except BaseException as error:
-            queue.put_nowait(error)
-            raise
+        async with aclosing(choice.deltas()) as deltas:
+            async for delta in deltas:
+                queue.put_nowait(delta)
+
+    def over(task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (fault := task.exception()) is not None:
+            queue.put_nowait(fault)
 
     tasks = [asyncio.create_task(run(choice)) for choice in choices]
+    for task in tasks:
+        task.add_done_callback(over)
     n_left = len(tasks)
     try:
         while n_left:

@@ -6,10 +6,11 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from fastapi import Request
 
+from smallpress import __version__
 from smallpress.server.asked import Asked
 from smallpress.server.errors import ApiError
 from smallpress.server.generation import Choice, Delta, Token, Usage, merged
@@ -18,6 +19,7 @@ from smallpress.server.meter import Meter
 from smallpress.tokenizer.thinking import Kind
 
 Made = TypeVar("Made")
+FINGERPRINT = f"smallpress-{__version__}"
 
 
 @dataclass
@@ -36,6 +38,16 @@ class Running:
     def __post_init__(self) -> None:
         self.id = f"{self.prefix}-{secrets.token_hex(12)}"
         self.usage = Usage(len(self.asked.prompt_ids))
+
+    def head(self, kind: str) -> dict[str, Any]:
+        """What each of OpenAI's answers and chunks of `kind` begins with."""
+        return {
+            "id": self.id,
+            "object": kind,
+            "created": self.created,
+            "model": self.model.name,
+            "system_fingerprint": FINGERPRINT,
+        }
 
     async def deltas(self) -> AsyncGenerator[Delta, None]:
         choices = [Choice(self.model, self.asked, index, self.usage) for index in range(self.asked.n)]

@@ -134,6 +134,7 @@ class Worker:
         self._wake.set()
 
     def _run(self) -> None:
+        fault = ApiError(500, "the engine failed; its log says why", code="engine_failed")
         try:
             while not self._closing:
                 self._wake.clear()
@@ -142,11 +143,10 @@ class Worker:
                     self._step()
                 else:
                     self._wake.wait()
-        except BaseException:
-            self._failed = True
-            self._fail_all(ApiError(500, "the engine failed; its log says why", code="engine_failed"))
-            raise
-        self._fail_all(ApiError(503, "the server is stopping", code="stopped"))
+            fault = ApiError(503, "the server is stopping", code="stopped")
+        finally:
+            self._failed = fault.status == 500
+            self._fail_all(fault)
 
     def _read_inbox(self) -> None:
         while self._inbox:

@@ -7,30 +7,9 @@ import pytest
 
 from smallpress.cli.talk import Talk
 from smallpress.engine.request import Completion, Piece, Request, SamplingParams
-from smallpress.tokenizer.spelling import byte_of_letter
 from smallpress.tokenizer.tokenizer import Tokenizer
 
 EOS = 1
-BYTES = 4  # the id of byte 0
-CHATML = (
-    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>' }}{% endfor %}"
-    "{{ '<|im_start|>assistant\\n' }}"
-)
-
-
-def make_tokenizer(template: str = CHATML) -> Tokenizer:
-    letters = sorted(byte_of_letter(), key=byte_of_letter().get)
-    return Tokenizer.from_gguf(
-        {
-            "tokenizer.ggml.model": "gpt2",
-            "tokenizer.ggml.pre": "gpt-2",
-            "tokenizer.ggml.tokens": ["<|im_start|>", "<|im_end|>", "<think>", "</think>", *letters, "th"],
-            "tokenizer.ggml.token_type": [3, 3, 4, 4] + [1] * 257,
-            "tokenizer.ggml.merges": ["t h"],
-            "tokenizer.ggml.eos_token_id": EOS,
-            "tokenizer.chat_template": template,
-        }
-    )
 
 
 class FakeEngine:
@@ -38,14 +17,13 @@ class FakeEngine:
 
     n_at_once = 1
 
-    def __init__(self, *answers: str):
-        self.answers, self.requests, self.cancelled = list(answers), [], []
+    def __init__(self, tokenizer: Tokenizer, *answers: str):
+        self.tokenizer, self.answers, self.requests, self.cancelled = tokenizer, list(answers), [], []
         self.before_step: Callable[[int], None] = lambda step: None
 
     def submit(self, request: Request) -> int:
         self.requests.append(request)
-        tokenizer = make_tokenizer()
-        self._ids = [*tokenizer.encode(self.answers.pop(0), special=True), EOS]
+        self._ids = [*self.tokenizer.encode(self.answers.pop(0), special=True), EOS]
         self._given: list[int] = []
         return len(self.requests)
 
@@ -80,12 +58,12 @@ class Terminal(io.StringIO):
 
 
 @pytest.fixture
-def make_talk():
+def make_talk(byte_tokenizer, chatml):
     """A conversation in which the model answers with the given texts."""
 
-    def make(*answers: str, template: str = CHATML, **options) -> Talk:
+    def make(*answers: str, template: str = chatml, **options) -> Talk:
         params = SamplingParams(max_tokens=200, temperature=0.6)
-        return Talk(FakeEngine(*answers), make_tokenizer(template), params, **options)
+        return Talk(FakeEngine(byte_tokenizer(), *answers), byte_tokenizer(template), params, **options)
 
     return make
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from smallpress.cli.open_engine import engine_over, has_native_core, number_format
+from smallpress.cli.open_engine import engine_over, number_format
+from smallpress.lowbit.native_core import native_core
 from smallpress.run.errors import UserError
 
 
@@ -15,7 +16,7 @@ def test_a_model_the_core_does_not_run_is_run_by_torch(odd_model):
     assert type(engine.runner).__name__ == "TorchRunner"
 
 
-@pytest.mark.skipif(not has_native_core(), reason="this installation has no native core")
+@pytest.mark.skipif(native_core() is None, reason="this installation has no native core")
 def test_eight_bits_are_refused_where_only_torch_can_run_the_model(odd_model):
     if odd_model.config.family == "mistral":
         pytest.skip("its window is kept by never going past it")

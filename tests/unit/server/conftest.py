@@ -16,32 +16,11 @@ from smallpress.server.gate import LOOPBACK, Keys
 from smallpress.server.hosted import Hosted, Models
 from smallpress.server.limits import Limits
 from smallpress.server.listen import bound_socket, make_server
-from smallpress.tokenizer.spelling import byte_of_letter
 from smallpress.tokenizer.tokenizer import Tokenizer
 
 EOS = 1
 CAPACITY = 4096
-CHATML = (
-    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>' }}{% endfor %}"
-    "{{ '<|im_start|>assistant\\n' }}"
-)
-OPENED = CHATML + "{% if enable_thinking is not defined or enable_thinking %}<think>\n{% endif %}"
-
-
-def make_tokenizer(template: str = CHATML) -> Tokenizer:
-    """One token a byte, and the tags of thinking as tokens of their own."""
-    letters = sorted(byte_of_letter(), key=byte_of_letter().get)
-    return Tokenizer.from_gguf(
-        {
-            "tokenizer.ggml.model": "gpt2",
-            "tokenizer.ggml.pre": "gpt-2",
-            "tokenizer.ggml.tokens": ["<|im_start|>", "<|im_end|>", "<think>", "</think>", *letters, "th"],
-            "tokenizer.ggml.token_type": [3, 3, 4, 4] + [1] * 257,
-            "tokenizer.ggml.merges": ["t h"],
-            "tokenizer.ggml.eos_token_id": EOS,
-            "tokenizer.chat_template": template,
-        }
-    )
+THINKS = "{% if enable_thinking is not defined or enable_thinking %}<think>\n{% endif %}"
 
 
 @dataclass
@@ -125,14 +104,20 @@ class Served:
 
 
 @pytest.fixture
-def start():
+def start(byte_tokenizer, chatml):
     """Starts servers that end with the test; `answer` is a text or a function of the prompt's text."""
     ends: list[Callable[[], None]] = []
 
     def begin(
-        answer, template: str = CHATML, keys=(), limits: Limits | None = None, wait: bool = True, slow=None, form="chat"
+        answer,
+        template: str = chatml,
+        keys=(),
+        limits: Limits | None = None,
+        wait: bool = True,
+        slow=None,
+        form="chat",
     ) -> Served:
-        tokenizer = make_tokenizer(template)
+        tokenizer = byte_tokenizer(template)
         engine = ScriptedEngine(answer if callable(answer) else lambda _: answer, tokenizer)
         params = SamplingParams(temperature=0.6)
 
@@ -188,10 +173,10 @@ def wait_until_fixture() -> Callable[..., None]:
 
 
 @pytest.fixture
-def tokenizer() -> Tokenizer:
-    return make_tokenizer()
+def tokenizer(byte_tokenizer) -> Tokenizer:
+    return byte_tokenizer()
 
 
 @pytest.fixture(scope="session")
-def templates() -> dict[str, str]:
-    return {"plain": CHATML, "opened": OPENED}
+def templates(chatml) -> dict[str, str]:
+    return {"plain": chatml, "opened": chatml + THINKS}
