@@ -35,8 +35,6 @@ struct Attention {
     float* scores;
     uint16_t* narrow;
     const uint16_t** chunks;
-
-    SMALLPRESS_INLINE int64_t longest() const { return length + n_rows - 1; }
 };
 
 SMALLPRESS_INLINE constexpr int64_t rows_at_once(int64_t group) { return group > LANES ? group : LANES; }
