@@ -31,25 +31,32 @@ Activations quantized(const Kernels& k, Matrix x) {
     return out;
 }
 
-// Row 5 of a tile: its codes, scales and sums, put one after another.
-nb::tuple quantize(const std::string& name, Vector x) {
-    constexpr int64_t ROW = 5, TILE = Activations::TILE, HALVES = BLOCK / HALF;
+// Row 5 of a tile, for weights in 8 or in 4 bits: its codes, its scale, and the sums of every 32 of them (in 4 bits).
+nb::tuple quantize(const std::string& name, Vector x, int bits) {
+    constexpr int64_t ROW = 5, TILE = Activations::TILE;
     const int64_t n = x.shape(0);
     Activations out;
     out.reserve(TILE, n);
     kernels(name).quantize(x.data(), n, out, ROW);
-    std::vector<int8_t> codes(out.n_blocks * BLOCK);
-    std::vector<float> scales(out.n_blocks), sums(out.n_blocks * HALVES);
-    for (int64_t i = 0; i < out.n_blocks * BLOCK; i++) {
-        const int64_t at = i / BLOCK * TILE * BLOCK + i % BLOCK;
-        codes[i] = out.codes(ROW)[at];
-        const int shifted = out.shifted(ROW)[at];  // 0 where the table's products do not read it
-        if (shifted && shifted != codes[i] + 128) throw std::logic_error("the shifted codes are others");
+    std::vector<int32_t> codes(out.n_blocks * BLOCK);
+    std::vector<float> sums(bits == 4 ? codes.size() / HALF : 0);
+    for (size_t i = 0; i < codes.size(); i++) {
+        if (bits == 4) {
+            const int8_t* half = out.fours(ROW) + i / HALF * TILE * BLOCK + i % HALF;
+            codes[i] = half[0] * (1 << Activations::LOW_BITS_4) + half[HALF];
+            sums[i / HALF] = out.sums(ROW)[i / HALF * TILE];
+            continue;
+        }
+        const int64_t high = i / BLOCK * 2 * TILE * BLOCK + i % BLOCK;
+        for (const int64_t at : {high, high + TILE * BLOCK}) {
+            const int code = out.eights(ROW)[at], shifted = out.shifted(ROW)[at];
+            // 0 where the table's products do not read it, or where code is -128.
+            if (shifted && shifted != code + 128) throw std::logic_error("the shifted codes are others");
+        }
+        codes[i] = out.eights(ROW)[high] * (1 << Activations::LOW_BITS_8) + out.eights(ROW)[high + TILE * BLOCK];
     }
-    for (int64_t b = 0; b < out.n_blocks; b++) scales[b] = out.scales(ROW)[b * TILE];
-    for (int64_t half = 0; half < out.n_blocks * HALVES; half++) sums[half] = out.sums(ROW)[half * TILE];
-    const size_t blocks = out.n_blocks;
-    return nb::make_tuple(numpy(codes, {blocks * BLOCK}), numpy(scales, {blocks}), numpy(sums, {blocks * HALVES}));
+    const float scale = (bits == 4 ? out.four_scales : out.eight_scales)[ROW];
+    return nb::make_tuple(numpy(codes, {codes.size()}), scale, numpy(sums, {sums.size()}));
 }
 
 // x [M, K] times the rows of the panels, in SET or ADD to ones.
@@ -156,7 +163,7 @@ nb::tuple weigh(const std::string& name, Vector x, float temperature) {
 void bind_kernels(nb::module_& m) {
     m.def("can_run", &can_run);
     m.def("best_kernels", [] { return kernels().name; });
-    m.def("quantize", &quantize);
+    m.def("quantize", &quantize, nb::arg("kernels"), nb::arg("x"), nb::arg("bits") = 8);
     nb::class_<Panels>(m, "Panels").def("numbers", &numbers);
     m.def("pack", &pack, nb::arg("kernels"), nb::arg("weight"), nb::arg("bits") = 8);
     m.def("regroup", &regroup);

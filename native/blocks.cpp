@@ -131,7 +131,7 @@ void decode_row(const Panels& panels, int64_t row, float* out) {
         }
         if (panels.coding == Coding::Q8) {
             const auto code = static_cast<int8_t>(codes[i / QUAD * PANEL * QUAD + i % QUAD]);
-            out[i] = half_to_float(scales[i / BLOCK * PANEL]) * code;
+            out[i] = half_to_float(scales[i / SPAN * PANEL]) * code;
             continue;
         }
         const int64_t half = i / HALF, at = i % (HALF / 2);

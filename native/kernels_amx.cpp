@@ -5,84 +5,167 @@
 #include "simd_avx512.h"
 #include "kernels.inl"
 
+#include <cstdlib>
+
 namespace {
 
 // Fewer rows leave most of the only tile empty, and the plain product is faster.
 constexpr int64_t FEW = 4, FEW_IN_4_BITS = 8;
 
 // What a tile of rows meets before the next one does: panels that stay in the second cache, and whose results lie side
-// by side in the same few pages of memory.
-constexpr int64_t GROUP = 16;
+// by side in the same few pages of memory. In 4 bits panels are spread first; one alone stays in the first cache, which
+// is better where few rows meet it.
+constexpr int64_t GROUP = 16, SPREAD_BYTES = 1 << 19, FEW_TILES = 4;
 
-constexpr int64_t UNDER_WAY = 4;  // blocks: a tile is read, multiplied and written while earlier ones are summed
+constexpr int64_t UNDER_WAY = 4;  // steps: tiles are read, multiplied and written while earlier ones are summed
 
 struct alignas(64) TileShapes {
     uint8_t palette = 1, start_row = 0, reserved[14] = {};
-    uint16_t row_bytes[16] = {LINE, LINE, LINE, LINE, LINE, LINE};
-    uint8_t rows[16] = {TILE, TILE, TILE, TILE, TILE, TILE};
+    uint16_t row_bytes[16] = {LINE, LINE, LINE, LINE, LINE, LINE, LINE, LINE};
+    uint8_t rows[16] = {TILE, TILE, TILE, TILE, TILE, TILE, TILE, TILE};
 };
 
-// Dots are in 0 and 1, activations in 2 and 3, weights in 4 and 5. A constant, because the compiler takes the
-// instruction that reads it for one that reads its first eight bytes, and leaves out what is written to the others.
+// A constant, because the compiler takes the instruction that reads it for one that reads its first eight bytes, and
+// leaves out what is written to the others.
 static_assert(BLOCK == LINE && PANEL * QUAD == LINE && BLOCK / QUAD == TILE, "a block fills a tile");
 constexpr TileShapes SHAPES;
+constexpr int64_t TILE_BYTES = TILE * LINE;
 
 void take_tiles() { _tile_loadconfig(&SHAPES); }
 
-inline void multiply(bool odd, const int8_t* a, const uint8_t* codes, int32_t* dots) {
-    // Tiles are named in the instructions themselves.
+// The high and the low dots of a span of n columns. Tiles are named in the instructions themselves: dots in 0 and 1 or
+// 2 and 3, so that one pair is written while the next is multiplied.
+inline void multiply_q8(bool odd, const int8_t* a, const uint8_t* codes, int64_t n, int32_t* high, int32_t* low) {
     if (odd) {
-        _tile_loadd(3, a, LINE);
-        _tile_loadd(5, codes, LINE);
-        _tile_zero(1);
-        _tile_dpbssd(1, 3, 5);
-        _tile_stored(1, dots, LINE);
-    } else {
-        _tile_loadd(2, a, LINE);
-        _tile_loadd(4, codes, LINE);
         _tile_zero(0);
-        _tile_dpbssd(0, 2, 4);
-        _tile_stored(0, dots, LINE);
+        _tile_zero(1);
+        for (; n > 0; n -= BLOCK, a += 2 * TILE_BYTES, codes += TILE_BYTES) {
+            _tile_loadd(6, codes, LINE);
+            _tile_loadd(4, a, LINE);
+            _tile_dpbssd(0, 4, 6);
+            _tile_loadd(5, a + TILE_BYTES, LINE);
+            _tile_dpbssd(1, 5, 6);
+        }
+        _tile_stored(0, high, LINE);
+        _tile_stored(1, low, LINE);
+    } else {
+        _tile_zero(2);
+        _tile_zero(3);
+        for (; n > 0; n -= BLOCK, a += 2 * TILE_BYTES, codes += TILE_BYTES) {
+            _tile_loadd(7, codes, LINE);
+            _tile_loadd(4, a, LINE);
+            _tile_dpbssd(2, 4, 7);
+            _tile_loadd(5, a + TILE_BYTES, LINE);
+            _tile_dpbssd(3, 5, 7);
+        }
+        _tile_stored(2, high, LINE);
+        _tile_stored(3, low, LINE);
     }
 }
 
-// Half a block in 4 bits as 8-bit codes in their lines of a tile, whose other lines are 0: so a block's activations
-// meet one half at a time, each with its own scale.
-inline void spread(const uint8_t* codes, int64_t half, uint8_t* tile) {
-    constexpr int64_t LINES = HALF / 2 / QUAD;  // of the packed half
-    uint8_t* lines = tile + half % 2 * 2 * LINES * LINE;
-    for (int64_t j = 0; j < LINES; j++) {
-        const Bytes both = load_bytes(codes + j * LINE);
-        _mm512_store_si512(lines + j * LINE, low_nibbles(both));
-        _mm512_store_si512(lines + (LINES + j) * LINE, high_nibbles(both));
-    }
+inline void put_rows(const Activations& x, int64_t row, int64_t n, const Panels& w, int64_t panel, float* out,
+                     int64_t stride, Store store_, const F16* total) {
+#pragma GCC unroll 16
+    for (int64_t r = 0; r < TILE; r++)
+        if (r < n)
+            put(out + (row + r) * stride + panel * PANEL, w.N - panel * PANEL, store_, total[r],
+                row_scale(x, w, row + r));
 }
 
-// A step is what has a scale of its own: a block in 8 bits, half of one in 4.
-template <bool FOUR_BITS>
-void tile_times_panel(const Activations& x, int64_t row, int64_t n, const Panels& w, int64_t panel, float* out,
-                      int64_t stride, Store store_) {
-    constexpr int64_t EACH = FOUR_BITS ? BLOCK / HALF : 1, STEP_BYTES = FOUR_BITS ? PANEL * HALF / 2 : PANEL * BLOCK;
-    const int64_t n_steps = w.n_blocks * EACH;
+// `n` rows of a tile.
+void tile_times_q8(const Activations& x, int64_t row, int64_t n, const Panels& w, int64_t panel, float* out,
+                   int64_t stride, Store store_) {
+    const int64_t n_columns = w.n_blocks * BLOCK, n_steps = round_up(n_columns, SPAN) / SPAN;
     const uint8_t* codes = w.codes(panel);
-    const uint16_t *halves = w.scales(panel), *minima = w.coding == Coding::Q4_1 ? w.minima(panel) : nullptr;
-    const int8_t* a = x.codes(row);
-    const float *scales = x.scales(row), *sums = x.sums(row);
-    alignas(64) int32_t dots[UNDER_WAY][TILE * PANEL];
-    // In 4 bits even ones hold first halves, odd ones second halves, and zeros.
-    alignas(64) uint8_t tiles[FOUR_BITS ? UNDER_WAY : 1][PANEL * BLOCK];
-    static_assert(UNDER_WAY % 2 == 0 && BLOCK == 2 * HALF);
-    if constexpr (FOUR_BITS) std::memset(tiles, 0, sizeof tiles);
+    const uint16_t* halves = w.scales(panel);
+    const int8_t* a = x.eights(row);
+    alignas(64) int32_t high[UNDER_WAY][TILE * PANEL], low[UNDER_WAY][TILE * PANEL];
     auto begin = [&](int64_t step) __attribute__((always_inline)) {
         if (step >= n_steps) return;
-        const uint8_t* here = codes + step * STEP_BYTES;
+        const int64_t first = step * SPAN, here = least(SPAN, n_columns - first);
         if (row == 0)  // the panel after this one is still in memory
-            for (int64_t i = 0; i < STEP_BYTES; i += LINE) __builtin_prefetch(here + w.panel_bytes + i);
-        if constexpr (FOUR_BITS) {
-            spread(here, step, tiles[step % UNDER_WAY]);
-            here = tiles[step % UNDER_WAY];
+            for (int64_t i = 0; i < here * PANEL; i += LINE)
+                __builtin_prefetch(codes + first * PANEL + w.panel_bytes + i);
+        multiply_q8(step % 2, a + first * 2 * TILE, codes + first * PANEL, here, high[step % UNDER_WAY],
+                    low[step % UNDER_WAY]);
+    };
+    F16 total[TILE];
+#pragma GCC unroll 16
+    for (int64_t r = 0; r < TILE; r++) total[r] = set1(0.0f);
+    for (int64_t step = 0; step < UNDER_WAY - 1; step++) begin(step);
+    for (int64_t step = 0; step < n_steps; step++) {
+        begin(step + UNDER_WAY - 1);
+        const F16 scale = load_half(halves + step * PANEL);
+        const int32_t *highs = high[step % UNDER_WAY], *lows = low[step % UNDER_WAY];
+#pragma GCC unroll 16
+        for (int64_t r = 0; r < TILE; r++) {
+            const Dots dots{_mm512_load_si512(highs + r * PANEL), _mm512_load_si512(lows + r * PANEL)};
+            total[r] = fma(whole<Activations::LOW_BITS_8>(dots), scale, total[r]);
         }
-        multiply(step % 2, a + step / EACH * BLOCK * TILE, here, dots[step % UNDER_WAY]);
+    }
+    put_rows(x, row, n, w, panel, out, stride, store_, total);
+}
+
+// A panel in 4 bits as tiles of bytes, one for half a block: 16 times its codes, which meet the high parts of the
+// activations, then the codes themselves, which meet the low ones, so that one product sums both. Codes that have no
+// minimum are 8 less, and signed.
+template <bool SIGNED>
+void spread(const Panels& w, int64_t panel, uint8_t* tiles) {
+    constexpr int64_t LINES = HALF / 2 / QUAD;  // of the packed half
+    const __m512i eight = _mm512_set1_epi8(8), upper = _mm512_set1_epi8(static_cast<char>(0xf0));
+    const uint8_t* codes = w.codes(panel);
+    for (int64_t half = 0; half < w.n_blocks * (BLOCK / HALF); half++, tiles += TILE_BYTES)
+        for (int64_t j = 0; j < LINES; j++, codes += LINE) {
+            __builtin_prefetch(codes + w.panel_bytes);
+            Bytes both = load_bytes(codes);
+            Bytes left = low_nibbles(both), right = high_nibbles(both);
+            if (SIGNED) {
+                both = _mm512_xor_si512(both, _mm512_set1_epi8(static_cast<char>(0x88)));
+                left = _mm512_sub_epi8(left, eight);
+                right = _mm512_sub_epi8(right, eight);
+            }
+            _mm512_store_si512(tiles + j * LINE, _mm512_and_si512(_mm512_slli_epi16(both, 4), upper));
+            _mm512_store_si512(tiles + (LINES + j) * LINE, _mm512_and_si512(both, upper));
+            _mm512_store_si512(tiles + (2 * LINES + j) * LINE, left);
+            _mm512_store_si512(tiles + (3 * LINES + j) * LINE, right);
+        }
+}
+
+template <bool SIGNED>
+inline void multiply_q4(bool odd, const int8_t* a, const uint8_t* tile, int32_t* dots) {
+    static_assert(Activations::LOW_BITS_4 == 4, "a high part counts 16 times");
+    if (odd) {
+        _tile_loadd(4, a, LINE);
+        _tile_loadd(6, tile, LINE);
+        _tile_zero(0);
+        if constexpr (SIGNED)
+            _tile_dpbssd(0, 4, 6);
+        else
+            _tile_dpbsud(0, 4, 6);
+        _tile_stored(0, dots, LINE);
+    } else {
+        _tile_loadd(5, a, LINE);
+        _tile_loadd(7, tile, LINE);
+        _tile_zero(1);
+        if constexpr (SIGNED)
+            _tile_dpbssd(1, 5, 7);
+        else
+            _tile_dpbsud(1, 5, 7);
+        _tile_stored(1, dots, LINE);
+    }
+}
+
+template <bool SIGNED>
+void tile_times_q4(const Activations& x, int64_t row, int64_t n, const Panels& w, int64_t panel, const uint8_t* tiles,
+                   float* out, int64_t stride, Store store_) {
+    const int64_t n_steps = w.n_blocks * (BLOCK / HALF);
+    const uint16_t *halves = w.scales(panel), *minima = w.minima(panel);
+    const int8_t* a = x.fours(row);
+    const float* sums = x.sums(row);
+    alignas(64) int32_t dots[UNDER_WAY][TILE * PANEL];
+    auto begin = [&](int64_t step) __attribute__((always_inline)) {
+        if (step < n_steps)
+            multiply_q4<SIGNED>(step % 2, a + step * TILE_BYTES, tiles + step * TILE_BYTES, dots[step % UNDER_WAY]);
     };
     F16 total[TILE];
 #pragma GCC unroll 16
@@ -92,31 +175,68 @@ void tile_times_panel(const Activations& x, int64_t row, int64_t n, const Panels
         begin(step + UNDER_WAY - 1);
         const F16 scale = load_half(halves + step * PANEL);
         const int32_t* here = dots[step % UNDER_WAY];
-        const float* scales_here = scales + step / EACH * TILE;
 #pragma GCC unroll 16
         for (int64_t r = 0; r < TILE; r++)
-            total[r] = fma(to_float(_mm512_load_si512(here + r * PANEL)), mul(scale, set1(scales_here[r])), total[r]);
-        if constexpr (FOUR_BITS) {
-            const F16 minimum = minima ? load_half(minima + step * PANEL) : mul(scale, set1(-8.0f));
+            total[r] = fma(to_float(_mm512_load_si512(here + r * PANEL)), scale, total[r]);
+        if constexpr (!SIGNED) {
+            const F16 minimum = load_half(minima + step * PANEL);
 #pragma GCC unroll 16
             for (int64_t r = 0; r < TILE; r++) total[r] = fma(minimum, set1(sums[step * TILE + r]), total[r]);
         }
     }
-#pragma GCC unroll 16
-    for (int64_t r = 0; r < TILE; r++)
-        if (r < n) put(out + (row + r) * stride + panel * PANEL, w.N - panel * PANEL, store_, total[r]);
+    put_rows(x, row, n, w, panel, out, stride, store_, total);
+}
+
+// A thread's memory for panels spread out, kept from product to product.
+struct Room {
+    uint8_t* bytes = nullptr;
+    int64_t size = 0;
+    ~Room() { std::free(bytes); }
+    bool holds(int64_t n) {
+        if (n <= size) return true;
+        std::free(bytes);
+        bytes = static_cast<uint8_t*>(std::aligned_alloc(LINE, n));
+        size = bytes ? n : 0;
+        return bytes != nullptr;
+    }
+};
+
+template <bool SIGNED>
+void product_q4(const Activations& x, int64_t M, const Panels& w, int64_t first, int64_t last, float* out,
+                int64_t stride, Store store_) {
+    thread_local Room spread_out;
+    const int64_t panel_bytes = w.n_blocks * (BLOCK / HALF) * TILE_BYTES;
+    const int64_t room = SPREAD_BYTES / panel_bytes, most = room < 1 ? 1 : least(GROUP, room);
+    const int64_t together = M <= FEW_TILES * TILE ? 1 : most;
+    if (!spread_out.holds(together * panel_bytes)) return product(x, M, w, first, last, out, stride, store_);
+    uint8_t* tiles = spread_out.bytes;
+    for (int64_t group = first; group < last; group += together) {
+        const int64_t n_panels = least(together, last - group);
+        for (int64_t i = 0; i < n_panels; i++) spread<SIGNED>(w, group + i, tiles + i * panel_bytes);
+        for (int64_t row = 0; row < M; row += TILE)
+            for (int64_t i = 0; i < n_panels; i++)
+                tile_times_q4<SIGNED>(x, row, least(TILE, M - row), w, group + i, tiles + i * panel_bytes, out, stride,
+                                      store_);
+    }
+}
+
+void product_q8(const Activations& x, int64_t M, const Panels& w, int64_t first, int64_t last, float* out,
+                int64_t stride, Store store_) {
+    for (int64_t group = first; group < last; group += GROUP)
+        for (int64_t row = 0; row < M; row += TILE)
+            for (int64_t panel = group; panel < least(group + GROUP, last); panel++)
+                tile_times_q8(x, row, least(TILE, M - row), w, panel, out, stride, store_);
 }
 
 void product_amx(const Activations& x, int64_t M, const Panels& w, int64_t first, int64_t last, float* out,
                  int64_t stride, Store store_) {
     if (w.coding == Coding::BF16 || M < (w.four_bits() ? FEW_IN_4_BITS : FEW))
         return product(x, M, w, first, last, out, stride, store_);
-    const auto tile_times = w.four_bits() ? tile_times_panel<true> : tile_times_panel<false>;
+    const auto tiled = w.coding == Coding::Q8   ? product_q8
+                       : w.coding == Coding::Q4 ? product_q4<true>
+                                                : product_q4<false>;
     take_tiles();
-    for (int64_t group = first; group < last; group += GROUP)
-        for (int64_t row = 0; row < M; row += TILE)
-            for (int64_t panel = group; panel < least(group + GROUP, last); panel++)
-                tile_times(x, row, least(TILE, M - row), w, panel, out, stride, store_);
+    tiled(x, M, w, first, last, out, stride, store_);
     _tile_release();
 }
 

@@ -15,7 +15,8 @@ namespace smallpress {
 #define SMALLPRESS_INLINE inline __attribute__((always_inline))
 
 constexpr int64_t PANEL = 16;  // rows of a weight that are multiplied together, one in each lane
-constexpr int64_t BLOCK = 64;  // columns that share a scale in 8 bits
+constexpr int64_t BLOCK = 64;  // columns that a tile register holds
+constexpr int64_t SPAN = 128;  // columns that share a scale in 8 bits
 constexpr int64_t HALF = 32;   // columns that share a scale in 4 bits
 constexpr int64_t QUAD = 4;    // columns whose products one instruction adds up
 constexpr int64_t LINE = 64;   // bytes
@@ -59,8 +60,8 @@ enum class Coding {
 // A weight [N, K]. Rows are taken 16 at a time, columns 64 at a time. Such a block's codes stand column quad by column
 // quad, 16 rows x 4 columns each; in 4 bits a byte holds the code of a column in its lower half and of the sixteenth
 // after it in its upper; bf16 goes in pairs of columns instead of quads. A panel holds the codes of all its blocks,
-// then their scales, 16 in fp16 (in 4 bits twice 16), then as many minima where it has them. What fills up N and K has
-// scale and minimum 0.
+// then their scales in fp16, 16 for two blocks (in 4 bits for half a block), then as many minima where it has them.
+// What fills up N and K has scale and minimum 0.
 struct Panels {
     Coding coding = Coding::Q8;
     int64_t N = 0, K = 0, n_blocks = 0, panel_bytes = 0;
@@ -72,65 +73,78 @@ struct Panels {
           N(N),
           K(K),
           n_blocks((K + BLOCK - 1) / BLOCK),
-          panel_bytes(round_up(n_blocks * (code_bytes() + (coding == Coding::Q4_1 ? 2 : 1) * scale_bytes()), LINE)),
+          panel_bytes(round_up(code_bytes() + (coding == Coding::Q4_1 ? 2 : 1) * scale_bytes(), LINE)),
           data(n_panels() * panel_bytes) {}
 
     int64_t n_panels() const { return (N + PANEL - 1) / PANEL; }
     SMALLPRESS_INLINE bool four_bits() const { return coding == Coding::Q4 || coding == Coding::Q4_1; }
     SMALLPRESS_INLINE uint8_t* codes(int64_t panel) const { return data.get() + panel * panel_bytes; }
-    // [block, row] in 8 bits, [block, half, row] in 4.
-    SMALLPRESS_INLINE uint16_t* scales(int64_t panel) const {
-        return halves_at(codes(panel) + n_blocks * code_bytes());
-    }
+    // [span, row] in 8 bits, [half, row] in 4.
+    SMALLPRESS_INLINE uint16_t* scales(int64_t panel) const { return halves_at(codes(panel) + code_bytes()); }
     SMALLPRESS_INLINE uint16_t* minima(int64_t panel) const {
-        return halves_at(codes(panel) + n_blocks * (code_bytes() + scale_bytes()));
+        return halves_at(codes(panel) + code_bytes() + scale_bytes());
     }
 
 private:
     SMALLPRESS_INLINE static uint16_t* halves_at(uint8_t* p) { return reinterpret_cast<uint16_t*>(p); }
-    // Of a block.
+    // Of a panel.
     SMALLPRESS_INLINE int64_t code_bytes() const {
-        return coding == Coding::BF16 ? PANEL * BLOCK * 2 : PANEL * BLOCK / (four_bits() ? 2 : 1);
+        const int64_t n = n_blocks * PANEL * BLOCK;
+        return coding == Coding::BF16 ? n * 2 : four_bits() ? n / 2 : n;
     }
     SMALLPRESS_INLINE int64_t scale_bytes() const {
-        return coding == Coding::BF16 ? 0 : PANEL * 2 * (four_bits() ? BLOCK / HALF : 1);
+        if (coding == Coding::BF16) return 0;
+        return PANEL * 2 * (four_bits() ? n_blocks * (BLOCK / HALF) : round_up(n_blocks * BLOCK, SPAN) / SPAN);
     }
 };
 
-// M rows of activations, 16 rows to a tile, so that what rows are multiplied by together lies together. In 8 bits codes
-// and shifted [tile, block, row, 64], scales [tile, block, row], sums [tile, block, half, row]: a number is scale *
-// code; shifted is code + 128, where instructions want it unsigned; a sum is that of half a block's numbers. In bf16
-// narrow [tile, block, row, 64].
+// M rows of activations, 16 rows to a tile, so that what rows are multiplied by together lies together. A number is its
+// row's scale * code; the code is high * 2^bits + low, both of 8 bits, so that two products of bytes make one of more
+// bits. Beside weights in 8 bits a code has 16 (`eights`; `shifted` are the same with 128 added to high and to low,
+// where instructions want unsigned bytes), beside weights in 4 bits 12 (`fours`, and the sums of half a block's codes).
+// Beside bf16 they are bf16 (`narrow`).
 struct Activations {
     static constexpr int64_t TILE = 16;
+    static constexpr int LOW_BITS_8 = 8, LOW_BITS_4 = 4;
 
     int64_t n_blocks = 0;
-    Buffer<int8_t> code_data;
-    Buffer<uint8_t> shifted_data;
-    Buffer<float> scale_data, sum_data;
-    Buffer<uint16_t> narrow_data;
+    bool meet_8_bits = true, meet_4_bits = true;  // what the next products' weights are in
+    Buffer<int8_t> eight_data, four_data;     // [tile, block, (high, low), row, 64]; [tile, half, row, (high, low), 32]
+    Buffer<uint8_t> shifted_data;             // as eight_data
+    Buffer<float> eight_scales, four_scales;  // [row]
+    Buffer<float> sum_data;                   // [tile, half, row]
+    Buffer<uint16_t> narrow_data;             // [tile, block, row, 64]
 
     void reserve(int64_t M, int64_t K) {
         n_blocks = (K + BLOCK - 1) / BLOCK;
-        const int64_t n = round_up(M, TILE) * n_blocks;
-        code_data.reserve(n * BLOCK);
-        shifted_data.reserve(n * BLOCK);
-        scale_data.reserve(n);
-        sum_data.reserve(n * BLOCK / HALF);
-        narrow_data.reserve(n * BLOCK);
+        const int64_t rows = round_up(M, TILE), n = rows * n_blocks * BLOCK;
+        eight_data.reserve(2 * n);
+        shifted_data.reserve(2 * n);
+        four_data.reserve(2 * n);
+        eight_scales.reserve(rows);
+        four_scales.reserve(rows);
+        sum_data.reserve(n / HALF);
+        narrow_data.reserve(n);
     }
 
-    // Of a row's first block; the next block's are TILE times as many further on.
-    SMALLPRESS_INLINE int8_t* codes(int64_t row) const { return code_data.get() + first(row) * BLOCK; }
-    SMALLPRESS_INLINE uint8_t* shifted(int64_t row) const { return shifted_data.get() + first(row) * BLOCK; }
-    SMALLPRESS_INLINE uint16_t* narrow(int64_t row) const { return narrow_data.get() + first(row) * BLOCK; }
-    SMALLPRESS_INLINE float* scales(int64_t row) const { return scale_data.get() + first(row); }
-    SMALLPRESS_INLINE float* sums(int64_t row) const {
-        return sum_data.get() + row / TILE * TILE * n_blocks * (BLOCK / HALF) + row % TILE;
+    // Of a row's first block (its first half, in fours and sums). low is a tile's block further on in eights and
+    // shifted, HALF further on in fours.
+    SMALLPRESS_INLINE int8_t* eights(int64_t row) const {
+        return eight_data.get() + first(row, 2) + row % TILE * BLOCK;
     }
+    SMALLPRESS_INLINE uint8_t* shifted(int64_t row) const {
+        return shifted_data.get() + first(row, 2) + row % TILE * BLOCK;
+    }
+    SMALLPRESS_INLINE int8_t* fours(int64_t row) const { return four_data.get() + first(row, 2) + row % TILE * BLOCK; }
+    SMALLPRESS_INLINE uint16_t* narrow(int64_t row) const {
+        return narrow_data.get() + first(row, 1) + row % TILE * BLOCK;
+    }
+    SMALLPRESS_INLINE float* sums(int64_t row) const { return sum_data.get() + first(row, 1) / HALF + row % TILE; }
 
 private:
-    SMALLPRESS_INLINE int64_t first(int64_t row) const { return row / TILE * TILE * n_blocks + row % TILE; }
+    SMALLPRESS_INLINE int64_t first(int64_t row, int64_t each) const {
+        return row / TILE * TILE * n_blocks * BLOCK * each;
+    }
 };
 
 }  // namespace smallpress

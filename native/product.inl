@@ -4,44 +4,57 @@ namespace {
 
 constexpr int64_t TILE = Activations::TILE;
 
-constexpr float TINY = 1e-36f;  // 127 / TINY is a number still; what is smaller counts as zero
+constexpr float TINY = 1e-36f;  // a row whose largest number is smaller counts as zeros
+
+// Sixteen whole numbers as high * 2^LOW_BITS + low, low from -2^(LOW_BITS - 1) to 2^(LOW_BITS - 1) - 1.
+template <int LOW_BITS>
+inline void store_parts(F16 code, int8_t* high_at, int8_t* low_at, float shift) {
+    constexpr float UNIT = 1 << LOW_BITS;
+    // A quarter more, so that what lies halfway goes up.
+    const F16 high = round(fma(code, set1(1.0f / UNIT), set1(0.25f / UNIT)));
+    store_int8(high_at, add(high, set1(shift)));
+    store_int8(low_at, add(fma(high, set1(-UNIT), code), set1(shift)));
+}
 
 void quantize(const float* x, int64_t n, const Activations& to, int64_t row) {
-    constexpr int64_t PARTS = BLOCK / LANES;
-    int8_t* codes = to.codes(row);
-    int8_t* shifted = reinterpret_cast<int8_t*>(to.shifted(row));
-    float *scales = to.scales(row), *sums = to.sums(row);
-    for (int64_t begin = 0; begin < n; begin += BLOCK) {
-        F16 parts[PARTS], peak = set1(0.0f);
-        for (int64_t i = 0; i < PARTS; i++) {
-            const int64_t left = n - begin - i * LANES;
-            parts[i] = left > 0 ? load_part(x + begin + i * LANES, left, 0.0f) : set1(0.0f);
-            peak = max(peak, abs(parts[i]));
+    F16 peak = set1(0.0f), zeros = set1(0.0f);  // a number times 0 is 0, infinity and NaN times 0 are NaN
+    for (int64_t i = 0; i < n; i += LANES) {
+        const F16 v = load_part(x + i, n - i, 0.0f);
+        peak = max(peak, abs(v));
+        zeros = fma(v, set1(0.0f), zeros);
+    }
+    const float largest = largest_of(peak), none = sum(zeros);
+    const bool any = none == 0.0f && largest > TINY;
+    auto part = [&](int64_t i) __attribute__((always_inline)) {
+        return any && i < n ? load_part(x + i, n - i, 0.0f) : set1(0.0f);
+    };
+    auto scale = [&](float top) __attribute__((always_inline)) { return any ? largest / top : none; };
+    if (to.meet_8_bits) {
+        constexpr float TOP = 127 << Activations::LOW_BITS_8;
+        const F16 inverse = set1(any ? TOP / largest : 0.0f);
+        int8_t *codes = to.eights(row), *shifted = reinterpret_cast<int8_t*>(to.shifted(row));
+        for (int64_t b = 0; b < to.n_blocks; b++, codes += 2 * TILE * BLOCK, shifted += 2 * TILE * BLOCK)
+            for (int64_t i = 0; i < BLOCK; i += LANES) {
+                const F16 code = round(mul(part(b * BLOCK + i), inverse));
+                store_parts<Activations::LOW_BITS_8>(code, codes + i, codes + TILE * BLOCK + i, 0.0f);
+                if (SHIFTED)
+                    store_parts<Activations::LOW_BITS_8>(code, shifted + i, shifted + TILE * BLOCK + i, 128.0f);
+            }
+        to.eight_scales[row] = scale(TOP);
+    }
+    if (to.meet_4_bits) {
+        constexpr float TOP = 127 << Activations::LOW_BITS_4;
+        const F16 inverse = set1(any ? TOP / largest : 0.0f);
+        int8_t* codes = to.fours(row);
+        float* sums = to.sums(row);
+        for (int64_t half = 0; half < to.n_blocks * (BLOCK / HALF); half++, codes += TILE * BLOCK, sums += TILE) {
+            const F16 left = round(mul(part(half * HALF), inverse)),
+                      right = round(mul(part(half * HALF + LANES), inverse));
+            store_parts<Activations::LOW_BITS_4>(left, codes, codes + HALF, 0.0f);
+            store_parts<Activations::LOW_BITS_4>(right, codes + LANES, codes + HALF + LANES, 0.0f);
+            *sums = sum(add(left, right));
         }
-        const float largest = largest_of(peak);
-        const F16 inverse = set1(largest > TINY ? 127.0f / largest : 0.0f);
-        float scale = largest / 127.0f;
-        F16 total = set1(0.0f);
-        for (int64_t i = 0; i < PARTS; i++) {
-            parts[i] = round(mul(parts[i], inverse));
-            total = add(total, parts[i]);
-        }
-        if (const float all = sum(total); all != all) {  // NaN, or infinity times 0: no product with this is a number
-            scale = all;
-            for (int64_t i = 0; i < PARTS; i++) parts[i] = set1(0.0f);
-        }
-        for (int64_t i = 0; i < PARTS; i++) {
-            store_int8(codes + i * LANES, parts[i]);
-            // Not from the codes, which are still on their way to memory.
-            if (SHIFTED) store_int8(shifted + i * LANES, add(parts[i], set1(128.0f)));
-        }
-        *scales = scale;
-        for (int64_t half = 0; half < BLOCK / HALF; half++)
-            sums[half * TILE] = scale * sum(add(parts[2 * half], parts[2 * half + 1]));
-        codes += BLOCK * TILE;
-        shifted += BLOCK * TILE;
-        scales += TILE;
-        sums += TILE * (BLOCK / HALF);
+        to.four_scales[row] = scale(TOP);
     }
 }
 
@@ -74,19 +87,20 @@ inline void encode(const float* values, int64_t n, float scale, float minimum, f
     }
 }
 
-inline void pack_row_q8(const float* values, const Panels& to, int64_t panel, int64_t b, int64_t row) {
+// n columns of a span.
+inline void pack_row_q8(const float* values, int64_t n, const Panels& to, int64_t panel, int64_t span, int64_t row) {
     F16 peak = set1(0.0f);
-    for (int64_t i = 0; i < BLOCK; i += LANES) peak = max(peak, abs(load(values + i)));
+    for (int64_t i = 0; i < n; i += LANES) peak = max(peak, abs(load(values + i)));
     float scale = largest_of(peak) / 127.0f;
-    to.scales(panel)[b * PANEL + row] = halved(scale);
-    int8_t codes[BLOCK];
-    encode(values, BLOCK, scale, 0.0f, -127.0f, 127.0f, codes);
-    uint8_t* out = to.codes(panel) + b * PANEL * BLOCK + row * QUAD;
-    for (int64_t k = 0; k < BLOCK; k++) out[k / QUAD * PANEL * QUAD + k % QUAD] = static_cast<uint8_t>(codes[k]);
+    to.scales(panel)[span * PANEL + row] = halved(scale);
+    int8_t codes[SPAN];
+    encode(values, n, scale, 0.0f, -127.0f, 127.0f, codes);
+    uint8_t* out = to.codes(panel) + span * PANEL * SPAN + row * QUAD;
+    for (int64_t k = 0; k < n; k++) out[k / QUAD * PANEL * QUAD + k % QUAD] = static_cast<uint8_t>(codes[k]);
 }
 
-inline void pack_row_q4(const float* values, const Panels& to, int64_t panel, int64_t b, int64_t row) {
-    for (int64_t half = b * (BLOCK / HALF); half < (b + 1) * (BLOCK / HALF); half++, values += HALF) {
+inline void pack_row_q4(const float* values, int64_t n, const Panels& to, int64_t panel, int64_t half, int64_t row) {
+    for (const float* end = values + n; values < end; half++, values += HALF) {
         const F16 left = load(values), right = load(values + LANES), none = set1(0.0f);
         float minimum = -largest_of(max(sub(none, left), sub(none, right)));
         float scale = (largest_of(max(left, right)) - minimum) / 15.0f;
@@ -100,133 +114,171 @@ inline void pack_row_q4(const float* values, const Panels& to, int64_t panel, in
     }
 }
 
-inline void pack_row_bf16(const float* values, const Panels& to, int64_t panel, int64_t b, int64_t row) {
-    uint16_t numbers[BLOCK];
-    for (int64_t i = 0; i < BLOCK; i += LANES) store_bf16(numbers + i, load(values + i));
-    uint8_t* out = to.codes(panel) + b * PANEL * BLOCK * 2 + row * 4;
-    for (int64_t k = 0; k < BLOCK; k += 2) std::memcpy(out + k / 2 * LINE, numbers + k, 4);
+inline void pack_row_bf16(const float* values, int64_t n, const Panels& to, int64_t panel, int64_t begin, int64_t row) {
+    uint16_t numbers[SPAN];
+    for (int64_t i = 0; i < n; i += LANES) store_bf16(numbers + i, load(values + i));
+    uint8_t* out = to.codes(panel) + begin * PANEL * 2 + row * 4;
+    for (int64_t k = 0; k < n; k += 2) std::memcpy(out + k / 2 * LINE, numbers + k, 4);
 }
 
 bool pack(const float* weight, int64_t n_rows, const Panels& to, int64_t panel) {
-    F16 zeros = set1(0.0f);  // a number times 0 is 0, infinity and NaN times 0 are NaN
+    F16 zeros = set1(0.0f);
     for (int64_t row = 0; row < n_rows; row++) {
-        for (int64_t b = 0; b < to.n_blocks; b++) {
-            float values[BLOCK] = {};
-            std::memcpy(values, weight + row * to.K + b * BLOCK, least(BLOCK, to.K - b * BLOCK) * sizeof(float));
-            for (int64_t i = 0; i < BLOCK; i += LANES) zeros = fma(load(values + i), set1(0.0f), zeros);
+        for (int64_t begin = 0; begin < to.K; begin += SPAN) {
+            const int64_t n = least(SPAN, to.n_blocks * BLOCK - begin);
+            float values[SPAN] = {};
+            std::memcpy(values, weight + row * to.K + begin, least(n, to.K - begin) * sizeof(float));
+            for (int64_t i = 0; i < n; i += LANES) zeros = fma(load(values + i), set1(0.0f), zeros);
             if (to.coding == Coding::BF16)
-                pack_row_bf16(values, to, panel, b, row);
+                pack_row_bf16(values, n, to, panel, begin, row);
             else if (to.four_bits())
-                pack_row_q4(values, to, panel, b, row);
+                pack_row_q4(values, n, to, panel, begin / HALF, row);
             else
-                pack_row_q8(values, to, panel, b, row);
+                pack_row_q8(values, n, to, panel, begin / SPAN, row);
         }
     }
     return sum(zeros) == 0.0f;
 }
 
-// What a row's numbers are as the factor of signed codes; with SHIFTED 128 more, which `surplus` takes out again.
+// What a row's codes are as the factor of signed ones; with SHIFTED 128 more.
 inline const uint8_t* factors(const Activations& x, int64_t row) {
-    return SHIFTED ? x.shifted(row) : reinterpret_cast<const uint8_t*>(x.codes(row));
+    return SHIFTED ? x.shifted(row) : reinterpret_cast<const uint8_t*>(x.eights(row));
 }
 
-inline I16 surplus(const uint8_t* codes) {
-    I16 sum = iset1(0);
-    if constexpr (SHIFTED) {
-        constexpr uint8_t EACH[QUAD] = {128, 128, 128, 128};
-        for (int64_t j = 0; j < BLOCK / QUAD; j++) sum = dot4(sum, load_bytes(codes + j * PANEL * QUAD), EACH);
-        sum = isub(iset1(0), sum);
-    }
-    return sum;
+// Dots of sixteen rows of codes with the two parts of a row of activations.
+struct Dots {
+    I16 high, low;
+};
+
+template <int LOW_BITS>
+inline F16 whole(const Dots& dots) {
+    return to_float(iadd(shift_left<LOW_BITS>(dots.high), dots.low));
 }
 
 inline void fetch(const void* p) { __builtin_prefetch(static_cast<const char*>(p) + AHEAD); }
 
-// One block of a panel times R rows of a tile, added to their totals; `fresh`: the weights come from memory.
-template <int R>
-inline void block_q8(const uint8_t* codes, const uint16_t* halves, const uint8_t* a, const float* scales, bool fresh,
-                     F16* total) {
-    I16 dots[R];
-    const I16 start = surplus(codes);
-    for (int r = 0; r < R; r++) dots[r] = start;
-    for (int64_t j = 0; j < BLOCK / QUAD; j++) {
-        if (fresh) fetch(codes + j * PANEL * QUAD);
-        const Bytes quad = load_bytes(codes + j * PANEL * QUAD);
-        for (int r = 0; r < R; r++) dots[r] = dot4(dots[r], quad, a + r * BLOCK + j * QUAD);
+// S panels of a weight, from the first on and so many bytes apart. All S are taken a line at a time: so many sums can
+// be under way at once.
+struct Streams {
+    const uint8_t* first;
+    int64_t apart;
+    SMALLPRESS_INLINE const uint8_t* at(int s, int64_t byte) const { return first + s * apart + byte; }
+    SMALLPRESS_INLINE const uint16_t* halves(int s, const uint16_t* of_first) const {
+        return of_first + s * apart / static_cast<int64_t>(sizeof(uint16_t));
     }
-    const F16 scale = load_half(halves);
-    for (int r = 0; r < R; r++) total[r] = fma(to_float(dots[r]), mul(scale, set1(scales[r])), total[r]);
-}
+};
 
-// Half a block of a panel in 4 bits; `minima` null: 8 is taken from the codes.
-template <int R>
-inline void half_q4(const uint8_t* codes, const uint16_t* halves, const uint16_t* minima, const int8_t* a,
-                    const float* scales, const float* sums, bool fresh, F16* total) {
-    I16 dots[R];
-    for (int r = 0; r < R; r++) dots[r] = iset1(0);
-    for (int64_t j = 0; j < HALF / 2 / QUAD; j++) {
-        if (fresh) fetch(codes + j * PANEL * QUAD);
-        const Bytes both = load_bytes(codes + j * PANEL * QUAD);
-        const Bytes low = low_nibbles(both), high = high_nibbles(both);
+// `n` columns of a span from the line at `byte` on, times R rows of a tile, added to their totals, [S, R]; `fresh`: the
+// weights come from memory.
+template <int S, int R>
+inline void span_q8(const Streams& w, int64_t byte, int64_t n, const uint16_t* halves, const uint8_t* a, bool fresh,
+                    F16* total) {
+    Dots dots[S][R];
+    I16 extra[S];  // 128 times the codes, which shifted factors count too much
+    for (int s = 0; s < S; s++) {
+        extra[s] = iset1(0);
+        for (int r = 0; r < R; r++) dots[s][r] = {iset1(0), iset1(0)};
+    }
+    for (; n > 0; n -= BLOCK, a += 2 * TILE * BLOCK)
+        for (int64_t j = 0; j < BLOCK; j += QUAD, byte += PANEL * QUAD)
+            for (int s = 0; s < S; s++) {
+                constexpr uint8_t EACH[QUAD] = {128, 128, 128, 128};
+                if (fresh) fetch(w.at(s, byte));
+                const Bytes quad = load_bytes(w.at(s, byte));
+                if constexpr (SHIFTED) extra[s] = dot4(extra[s], quad, EACH);
+                for (int r = 0; r < R; r++) {
+                    const uint8_t* high = a + r * BLOCK + j;
+                    dots[s][r].high = dot4(dots[s][r].high, quad, high);
+                    dots[s][r].low = dot4(dots[s][r].low, quad, high + TILE * BLOCK);
+                }
+            }
+    for (int s = 0; s < S; s++) {
+        const F16 scale = load_half(w.halves(s, halves));
         for (int r = 0; r < R; r++) {
-            const int8_t* quad = a + r * BLOCK + j * QUAD;
-            dots[r] = dot4_small(dot4_small(dots[r], low, quad), high, quad + HALF / 2);
+            const Dots found{isub(dots[s][r].high, extra[s]), isub(dots[s][r].low, extra[s])};
+            total[s * R + r] = fma(whole<Activations::LOW_BITS_8>(found), scale, total[s * R + r]);
         }
     }
-    const F16 scale = load_half(halves), minimum = minima ? load_half(minima) : mul(scale, set1(-8.0f));
-    for (int r = 0; r < R; r++) {
-        total[r] = fma(to_float(dots[r]), mul(scale, set1(scales[r])), total[r]);
-        total[r] = fma(minimum, set1(sums[r]), total[r]);
+}
+
+// Half a block in 4 bits; `minima` null: 8 is taken from the codes.
+template <int S, int R>
+inline void half_q4(const Streams& w, int64_t byte, const uint16_t* halves, const uint16_t* minima, const int8_t* a,
+                    const float* sums, bool fresh, F16* total) {
+    Dots dots[S][R];
+    for (int s = 0; s < S; s++)
+        for (int r = 0; r < R; r++) dots[s][r] = {iset1(0), iset1(0)};
+    for (int64_t j = 0; j < HALF / 2; j += QUAD, byte += PANEL * QUAD)
+        for (int s = 0; s < S; s++) {
+            if (fresh) fetch(w.at(s, byte));
+            const Bytes both = load_bytes(w.at(s, byte));
+            const Bytes left = low_nibbles(both), right = high_nibbles(both);
+            for (int r = 0; r < R; r++) {
+                const int8_t *high = a + r * BLOCK + j, *low = high + HALF;
+                dots[s][r].high = dot4_small(dot4_small(dots[s][r].high, left, high), right, high + HALF / 2);
+                dots[s][r].low = dot4_small(dot4_small(dots[s][r].low, left, low), right, low + HALF / 2);
+            }
+        }
+    for (int s = 0; s < S; s++) {
+        const F16 scale = load_half(w.halves(s, halves));
+        for (int r = 0; r < R; r++) {
+            const F16 dot = whole<Activations::LOW_BITS_4>(dots[s][r]);
+            F16& here = total[s * R + r];
+            if (minima)
+                here = fma(load_half(w.halves(s, minima)), set1(sums[r]), fma(dot, scale, here));
+            else
+                here = fma(sub(dot, set1(8.0f * sums[r])), scale, here);
+        }
     }
 }
 
-template <int R>
-inline void block_bf16(const uint8_t* pairs, const uint16_t* a, bool fresh, F16* total) {
-    for (int64_t j = 0; j < BLOCK / 2; j++) {
-        if (fresh) fetch(pairs + j * LINE);
-        const Bytes pair = load_bytes(pairs + j * LINE);
-        for (int r = 0; r < R; r++) total[r] = dot2(total[r], pair, a + r * BLOCK + 2 * j);
-    }
+template <int S, int R>
+inline void block_bf16(const Streams& w, int64_t byte, const uint16_t* a, bool fresh, F16* total) {
+    for (int64_t j = 0; j < BLOCK; j += 2, byte += LINE)
+        for (int s = 0; s < S; s++) {
+            if (fresh) fetch(w.at(s, byte));
+            const Bytes pair = load_bytes(w.at(s, byte));
+            for (int r = 0; r < R; r++) total[s * R + r] = dot2(total[s * R + r], pair, a + r * BLOCK + j);
+        }
 }
 
-// S panels, `apart` from one another, times R rows of one tile; out is [S, R].
+// S panels, `apart` from one another, times R rows of one tile, but for the rows' scales; out is [S, R].
 template <int S, int R>
 inline void panels_times_rows(const Activations& x, int64_t row, const Panels& w, int64_t first, int64_t apart,
                               F16* out) {
-    const float *scales = x.scales(row), *sums = x.sums(row);
     const bool fresh = row == 0;
+    const Streams streams{w.codes(first), apart * w.panel_bytes};
     for (int i = 0; i < S * R; i++) out[i] = set1(0.0f);
     if (w.coding == Coding::BF16) {
         const uint16_t* a = x.narrow(row);
         for (int64_t b = 0; b < w.n_blocks; b++)
-            for (int s = 0; s < S; s++)
-                block_bf16<R>(w.codes(first + s * apart) + b * PANEL * BLOCK * 2, a + b * BLOCK * TILE, fresh,
-                              out + s * R);
+            block_bf16<S, R>(streams, b * PANEL * BLOCK * 2, a + b * BLOCK * TILE, fresh, out);
         return;
     }
     if (w.coding == Coding::Q8) {
         const uint8_t* a = factors(x, row);
-        for (int64_t b = 0; b < w.n_blocks; b++)
-            for (int s = 0; s < S; s++)
-                block_q8<R>(w.codes(first + s * apart) + b * PANEL * BLOCK, w.scales(first + s * apart) + b * PANEL,
-                            a + b * BLOCK * TILE, scales + b * TILE, fresh, out + s * R);
+        const int64_t n_columns = w.n_blocks * BLOCK;
+        for (int64_t begin = 0; begin < n_columns; begin += SPAN)
+            span_q8<S, R>(streams, begin * PANEL, least(SPAN, n_columns - begin),
+                          w.scales(first) + begin / SPAN * PANEL, a + begin * 2 * TILE, fresh, out);
         return;
     }
     const bool has_minima = w.coding == Coding::Q4_1;
-    const int8_t* a = x.codes(row);
-    for (int64_t half = 0; half < w.n_blocks * (BLOCK / HALF); half++) {
-        const int64_t b = half / (BLOCK / HALF);
-        const int8_t* here = a + b * BLOCK * TILE + half % (BLOCK / HALF) * HALF;
-        for (int s = 0; s < S; s++) {
-            const int64_t panel = first + s * apart;
-            half_q4<R>(w.codes(panel) + half * PANEL * HALF / 2, w.scales(panel) + half * PANEL,
-                       has_minima ? w.minima(panel) + half * PANEL : nullptr, here, scales + b * TILE,
-                       sums + half * TILE, fresh, out + s * R);
-        }
-    }
+    const int8_t* a = x.fours(row);
+    const float* sums = x.sums(row);
+    for (int64_t half = 0; half < w.n_blocks * (BLOCK / HALF); half++)
+        half_q4<S, R>(streams, half * PANEL * HALF / 2, w.scales(first) + half * PANEL,
+                      has_minima ? w.minima(first) + half * PANEL : nullptr, a + half * BLOCK * TILE,
+                      sums + half * TILE, fresh, out);
 }
 
-inline void put(float* out, int64_t n, Store store_, F16 x) {
+// What a row's results are multiplied by in the end.
+inline float row_scale(const Activations& x, const Panels& w, int64_t row) {
+    return w.coding == Coding::BF16 ? 1.0f : w.four_bits() ? x.four_scales[row] : x.eight_scales[row];
+}
+
+inline void put(float* out, int64_t n, Store store_, F16 x, float scale) {
+    x = mul(x, set1(scale));
     store_part(out, n, store_ == Store::ADD ? add(load_part(out, n, 0.0f), x) : x);
 }
 
@@ -239,7 +291,8 @@ void rows_times_panel(const Activations& x, int64_t row, int64_t n, const Panels
     }
     F16 result[R];
     panels_times_rows<1, R>(x, row, w, panel, 0, result);
-    for (int r = 0; r < R; r++) put(out + (row + r) * stride + panel * PANEL, w.N - panel * PANEL, store_, result[r]);
+    for (int r = 0; r < R; r++)
+        put(out + (row + r) * stride + panel * PANEL, w.N - panel * PANEL, store_, result[r], row_scale(x, w, row + r));
 }
 
 void product(const Activations& x, int64_t M, const Panels& w, int64_t first, int64_t last, float* out, int64_t stride,
@@ -252,7 +305,7 @@ void product(const Activations& x, int64_t M, const Panels& w, int64_t first, in
             panels_times_rows<STREAMS, 1>(x, 0, w, first + i, apart, result);
             for (int s = 0; s < STREAMS; s++) {
                 const int64_t begin = (first + i + s * apart) * PANEL;
-                put(out + begin, w.N - begin, store_, result[s]);
+                put(out + begin, w.N - begin, store_, result[s], row_scale(x, w, 0));
             }
         }
         first += apart * STREAMS;

@@ -109,6 +109,15 @@ inline I16 isub(I16 a, I16 b) {
     for (int i = 0; i < 4; i++) a.v[i] = vsubq_s32(a.v[i], b.v[i]);
     return a;
 }
+inline I16 iadd(I16 a, I16 b) {
+    for (int i = 0; i < 4; i++) a.v[i] = vaddq_s32(a.v[i], b.v[i]);
+    return a;
+}
+template <int BITS>
+inline I16 shift_left(I16 a) {
+    for (int i = 0; i < 4; i++) a.v[i] = vshlq_n_s32(a.v[i], BITS);
+    return a;
+}
 inline F16 to_float(I16 a) {
     return each([&](int i) { return vcvtq_f32_s32(a.v[i]); });
 }

@@ -111,6 +111,13 @@ inline I16 iset1(int32_t x) {
 inline I16 isub(I16 a, I16 b) {
     return each_int([&](int i) { return a.v[i] - b.v[i]; });
 }
+inline I16 iadd(I16 a, I16 b) {
+    return each_int([&](int i) { return a.v[i] + b.v[i]; });
+}
+template <int BITS>
+inline I16 shift_left(I16 a) {
+    return each_int([&](int i) { return a.v[i] * (1 << BITS); });
+}
 inline F16 to_float(I16 a) {
     return each([&](int i) { return static_cast<float>(a.v[i]); });
 }

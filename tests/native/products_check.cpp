@@ -1,4 +1,4 @@
-// Weights in few bits, activations in 8 bits and bf16, and their products, against the plain formula in fp64.
+// Weights in few bits, activations in 16 and 12 bits and bf16, and their products, against the plain formula in fp64.
 
 #include <cmath>
 #include <cstring>
@@ -69,7 +69,7 @@ double weight(const Panels& w, int64_t n, int64_t k) {
         return wide(number);
     }
     if (w.coding == Coding::Q8)
-        return half_to_float(w.scales(n / 16)[k / 64 * 16 + lane]) *
+        return half_to_float(w.scales(n / 16)[k / 128 * 16 + lane]) *
                static_cast<double>(static_cast<int8_t>(codes[k / 64 * 1024 + k % 64 / 4 * 64 + lane * 4 + k % 4]));
     const int code = codes[k / 32 * 256 + k % 16 / 4 * 64 + lane * 4 + k % 4] >> (k % 32 / 16 * 4) & 15;
     const double scale = half_to_float(w.scales(n / 16)[k / 32 * 16 + lane]);
@@ -77,11 +77,21 @@ double weight(const Panels& w, int64_t n, int64_t k) {
                                   : scale * code + half_to_float(w.minima(n / 16)[k / 32 * 16 + lane]);
 }
 
+int eight_code(const Activations& x, int64_t row, int64_t k) {
+    const int8_t* high = x.eights(row) + k / BLOCK * 2 * TILE * BLOCK + k % BLOCK;
+    return high[0] * 256 + high[TILE * BLOCK];
+}
+
+int four_code(const Activations& x, int64_t row, int64_t k) {
+    const int8_t* high = x.fours(row) + k / HALF * TILE * BLOCK + k % HALF;
+    return high[0] * 16 + high[HALF];
+}
+
 // What is multiplied by weights of that coding.
 double activation(const Activations& x, Coding coding, int64_t row, int64_t k) {
-    const int64_t from = k / BLOCK * BLOCK * TILE + k % BLOCK;
-    if (coding == Coding::BF16) return wide(x.narrow(row)[from]);
-    return x.scales(row)[k / BLOCK * TILE] * static_cast<double>(x.codes(row)[from]);
+    if (coding == Coding::BF16) return wide(x.narrow(row)[k / BLOCK * BLOCK * TILE + k % BLOCK]);
+    if (coding == Coding::Q8) return x.eight_scales[row] * static_cast<double>(eight_code(x, row, k));
+    return x.four_scales[row] * static_cast<double>(four_code(x, row, k));
 }
 
 void check_activations(const Kernels& k, int64_t n) {
@@ -91,31 +101,30 @@ void check_activations(const Kernels& k, int64_t n) {
     std::memcpy(&rows[ROW * n], x.data(), n * sizeof(float));
     const Activations to = activations(k, rows, TILE);
     const std::string what = at(k, "activations", n);
-    for (int64_t begin = 0; begin < n; begin += BLOCK) {
-        const int64_t here = n - begin < BLOCK ? n - begin : BLOCK, b = begin / BLOCK;
-        const double scale = to.scales(ROW)[b * TILE];
-        expect(std::fabs(scale - peak(&x[begin], here) / 127) <= FP32 * scale, what, "scale");
-        double sums[BLOCK / HALF] = {};
-        for (int64_t i = 0; i < BLOCK; i++) {
-            const int64_t from = b * BLOCK * TILE + i;
-            const int code = to.codes(ROW)[from];
-            const float wanted = i < here ? x[begin + i] : 0.0f;
-            uint16_t narrow;
-            k.to_bf16(&wanted, 1, &narrow);
-            const int shifted = to.shifted(ROW)[from];  // 0 where the table's products do not read it
-            expect(std::abs(code) <= 127 && (shifted == 0 || shifted == code + 128), what, "code");
-            expect(std::fabs(code * scale - wanted) <= HALF_STEP * scale, what, "value in 8 bits");
-            expect(to.narrow(ROW)[from] == narrow, what, "value in bf16");
-            sums[i / HALF] += code * scale;
+    const double most = peak(x.data(), n), eight = to.eight_scales[ROW], four = to.four_scales[ROW];
+    expect(std::fabs(eight - most / (127 * 256)) <= FP32 * eight, what, "scale of 16 bits");
+    expect(std::fabs(four - most / (127 * 16)) <= FP32 * four, what, "scale of 12 bits");
+    int sum = 0;
+    for (int64_t i = 0; i < to.n_blocks * BLOCK; i++) {
+        const float wanted = i < n ? x[i] : 0.0f;
+        expect(std::fabs(eight_code(to, ROW, i) * eight - wanted) <= HALF_STEP * eight, what, "value in 16 bits");
+        expect(std::fabs(four_code(to, ROW, i) * four - wanted) <= HALF_STEP * four, what, "value in 12 bits");
+        for (const int64_t part : {int64_t(0), TILE * BLOCK}) {
+            const int64_t from = i / BLOCK * 2 * TILE * BLOCK + i % BLOCK + part;
+            const int code = to.eights(ROW)[from], shifted = to.shifted(ROW)[from];
+            // 0 where the table's products do not read it, or where code is -128.
+            expect(shifted == 0 || shifted == code + 128, what, "shifted code");
         }
-        for (int64_t half = 0; half < BLOCK / HALF; half++)
-            expect(std::fabs(to.sums(ROW)[(b * 2 + half) * TILE] - sums[half]) <= FP32 * (1.0 + std::fabs(sums[half])),
-                   what, "sum of half a block");
+        uint16_t narrow;
+        k.to_bf16(&wanted, 1, &narrow);
+        expect(to.narrow(ROW)[i / BLOCK * BLOCK * TILE + i % BLOCK] == narrow, what, "value in bf16");
+        sum = (i % HALF ? sum : 0) + four_code(to, ROW, i);
+        if (i % HALF == HALF - 1) expect(to.sums(ROW)[i / HALF * TILE] == sum, what, "sum of half a block");
     }
 }
 
 void check_pack(const Kernels& k, const Coded& coded) {
-    const int64_t N = 17, K = round_up(100, coded.columns);
+    const int64_t N = 17, K = round_up(200, coded.columns);
     std::vector<float> w = Random(7).normals(N * K), row(K);
     const Panels to = packed(k, coded.coding, w, N);
     const std::string what = at(k, coded.name, K) + "columns: ";
@@ -127,7 +136,7 @@ void check_pack(const Kernels& k, const Coded& coded) {
                 expect(found == 0.0, what, "a row that fills up a panel");
                 continue;
             }
-            const int64_t begin = i / BLOCK * BLOCK, here = K - begin < BLOCK ? K - begin : BLOCK;
+            const int64_t begin = i / SPAN * SPAN, here = K - begin < SPAN ? K - begin : SPAN;
             const double most = peak(&w[n * K + begin], here), wanted = i < K ? w[n * K + i] : 0.0;
             expect(std::fabs(found - wanted) <= 0.51 * most / coded.n_steps, what, "packed weight");
             expect(i >= K || std::fabs(found - row[i]) <= FP32 * most, what, "decoded weight");
@@ -174,24 +183,28 @@ void check_product(const Kernels& k, const Coded& coded, int64_t M, int64_t N, i
     }
 }
 
-// Whole numbers at both ends of their range, scales of 1: sums no rounding touches.
+// Whole numbers at both ends of their range, scales of 1: sums no rounding touches, being below 2^24.
 void check_exact(const Kernels& k, const Coded& coded) {
-    constexpr int64_t M = 17, N = 40, K = 128;
+    constexpr int64_t M = 17, N = 40, K = 160;
     Random random(3);
     auto between = [&](int64_t i, int lowest, int highest) {
         if (i % HALF < 2) return static_cast<float>(i % HALF ? lowest : highest);
         return static_cast<float>(lowest + std::floor(random.uniform() * (highest - lowest + 1)));
     };
     std::vector<float> x(M * K), w(N * K), out(M * N);
-    for (int64_t i = 0; i < M * K; i++) x[i] = between(i, -127, 127);
+    for (int64_t i = 0; i < M * K; i++) {
+        x[i] = between(i, -127, 127);
+        if (i % K == 2 && coded.coding == Coding::Q8) x[i] = 127 * 256;
+        if (i % K == 2 && coded.coding != Coding::Q8 && coded.coding != Coding::BF16) x[i] = -127 * 16;
+    }
     for (int64_t i = 0; i < N * K; i++) w[i] = between(i, coded.lowest, coded.highest);
     const Panels panels = packed(k, coded.coding, w, N);
     k.product(activations(k, x, M), M, panels, 0, panels.n_panels(), out.data(), N, Store::SET);
     const std::string what = at(k, coded.name, N);
     for (int64_t m = 0; m < M; m++)
         for (int64_t n = 0; n < N; n++) {
-            float total = 0.0f;
-            for (int64_t i = 0; i < K; i++) total += x[m * K + i] * w[n * K + i];
+            double total = 0.0;
+            for (int64_t i = 0; i < K; i++) total += static_cast<double>(x[m * K + i]) * w[n * K + i];
             expect(out[m * N + n] == total, what, "exact product");
         }
 }
@@ -248,7 +261,7 @@ void check_products(const Kernels& k) {
             check_product(k, coded, M, 1, 1);
             check_product(k, coded, M, 17, 33);
         }
-        for (const int64_t M : {1, 17}) check_product(k, coded, M, 130, 100);
+        for (const int64_t M : {1, 17, 70}) check_product(k, coded, M, 130, 200);
         check_exact(k, coded);
         check_ends_of_product(k, coded);
     }
