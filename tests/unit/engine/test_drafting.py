@@ -106,8 +106,10 @@ def test_drafts_change_no_completion(
     done = rest(engine)
     unchanged([done[i] for i in order], expected)
     stats = engine.stats()
-    assert stats.n_drafted > 0 and (stats.n_accepted > 0) == (wrong > 1)
-    assert (stats.n_steps < plain.stats().n_steps) == (wrong > 1) or "n_pages" in settings
+    # Requests that begin alike may be told each other's ids, so one of the wrong ones may be right.
+    assert stats.n_drafted > 0 and (stats.n_accepted > stats.n_drafted / 20) == (wrong > 1)
+    fewer = plain.stats().n_steps - stats.n_steps
+    assert "n_pages" in settings or (fewer > 0 if wrong > 1 else fewer <= stats.n_accepted)
     assert (stats.n_drafted, stats.n_accepted) == tuple(
         sum(getattr(completion, name) for completion in done.values()) for name in ("n_drafted", "n_accepted")
     )

@@ -15,6 +15,8 @@ MakeEngine = Callable[..., Engine]
 MakePrompt = Callable[..., tuple[int, ...]]
 BF16_ROUNDING = 0.5
 """Largest difference of log-probabilities between the tiny model in bf16, whose logits reach 10, and in fp32."""
+REGROUPED = 5e-4
+"""Largest difference where sums are grouped otherwise: attention's weights are rounded to bf16 after that."""
 GREEDY = SamplingParams(max_tokens=9, temperature=0.0)
 
 
@@ -22,7 +24,7 @@ def same(completions: list[Completion], expected: list[Completion]) -> None:
     """Same ids and ends; log-probabilities up to the order of summing; how much was cached is not compared."""
     for got, wanted in zip(completions, expected, strict=True):
         assert (got.ids, got.finish_reason, got.n_prompt) == (wanted.ids, wanted.finish_reason, wanted.n_prompt)
-        assert got.logprobs == pytest.approx(wanted.logprobs, abs=1e-4)
+        assert got.logprobs == pytest.approx(wanted.logprobs, abs=REGROUPED)
 
 
 def test_generating_with_pages_equals_one_full_pass(
