@@ -127,7 +127,10 @@ class Tokenizer:
 
     def token_bytes(self, id: int) -> bytes:
         """The bytes one token stands for; a character may be spread over several tokens."""
-        return self._bytes.get(id, b"")
+        known = self._bytes.get(id)
+        if known is None:
+            known = self._bytes[id] = self._spelled(id)
+        return known
 
     def shown_bytes(self, id: int) -> bytes:
         """As `token_bytes`, but nothing for a special token."""
@@ -179,11 +182,20 @@ class Tokenizer:
 
     @cached_property
     def _bytes(self) -> dict[int, bytes]:
-        added = {token.id for token in self._definition.added}
-        return {
-            id: spelled_bytes(token, self._definition.spelling, id in added)
-            for token, id in self._definition.vocab.items()
-        }
+        """What has been asked for; all of a vocabulary would take longer than a short answer."""
+        return {}
+
+    @cached_property
+    def _tokens(self) -> dict[int, str]:
+        return {id: token for token, id in self._definition.vocab.items()}
+
+    @cached_property
+    def _added_ids(self) -> frozenset[int]:
+        return frozenset(token.id for token in self._definition.added)
+
+    def _spelled(self, id: int) -> bytes:
+        token = self._tokens.get(id)
+        return b"" if token is None else spelled_bytes(token, self._definition.spelling, id in self._added_ids)
 
     def _puts_bos_first(self) -> bool:
         """Whether the post-processor of `tokenizer.json` begins every text with bos."""
