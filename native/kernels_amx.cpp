@@ -100,7 +100,7 @@ void tile_times_q8(const Activations& x, int64_t row, int64_t n, const Panels& w
 #pragma GCC unroll 16
         for (int64_t r = 0; r < TILE; r++) {
             const Dots dots{_mm512_load_si512(highs + r * PANEL), _mm512_load_si512(lows + r * PANEL)};
-            total[r] = fma(whole<Activations::LOW_BITS_8>(dots), scale, total[r]);
+            total[r] = fma(to_float(total_of_eights(dots, iset1(0))), scale, total[r]);
         }
     }
     put_rows(x, row, n, w, panel, out, stride, store_, total);

@@ -100,9 +100,9 @@ private:
 
 // M rows of activations, 16 rows to a tile, so that what rows are multiplied by together lies together. A number is its
 // row's scale * code; the code is high * 2^bits + low, both of 8 bits, so that two products of bytes make one of more
-// bits. Beside weights in 8 bits a code has 16 (`eights`; `shifted` are the same with 128 added to high and to low,
-// where instructions want unsigned bytes), beside weights in 4 bits 12 (`fours`, and the sums of half a block's codes).
-// Beside bf16 they are bf16 (`narrow`).
+// bits. Beside weights in 8 bits a code has 16 (`eights`, and `prepared`, the same as this processor's instructions
+// want it: nothing, 128 added to high and to low, or whole numbers of 16 bits), beside weights in 4 bits 12 (`fours`,
+// and the sums of half a block's codes). Beside bf16 they are bf16 (`narrow`).
 struct Activations {
     static constexpr int64_t TILE = 16;
     static constexpr int LOW_BITS_8 = 8, LOW_BITS_4 = 4;
@@ -110,7 +110,7 @@ struct Activations {
     int64_t n_blocks = 0;
     bool meet_8_bits = true, meet_4_bits = true;  // what the next products' weights are in
     Buffer<int8_t> eight_data, four_data;     // [tile, block, (high, low), row, 64]; [tile, half, row, (high, low), 32]
-    Buffer<uint8_t> shifted_data;             // as eight_data
+    Buffer<int8_t> prepared_data;             // as eight_data, or [tile, block, row, 64] in 16 bits
     Buffer<float> eight_scales, four_scales;  // [row]
     Buffer<float> sum_data;                   // [tile, half, row]
     Buffer<uint16_t> narrow_data;             // [tile, block, row, 64]
@@ -119,7 +119,7 @@ struct Activations {
         n_blocks = (K + BLOCK - 1) / BLOCK;
         const int64_t rows = round_up(M, TILE), n = rows * n_blocks * BLOCK;
         eight_data.reserve(2 * n);
-        shifted_data.reserve(2 * n);
+        prepared_data.reserve(2 * n);
         four_data.reserve(2 * n);
         eight_scales.reserve(rows);
         four_scales.reserve(rows);
@@ -127,13 +127,13 @@ struct Activations {
         narrow_data.reserve(n);
     }
 
-    // Of a row's first block (its first half, in fours and sums). low is a tile's block further on in eights and
-    // shifted, HALF further on in fours.
+    // Of a row's first block (its first half, in fours and sums). low is a tile's block further on in eights, HALF
+    // further on in fours. `bytes`: of a number in prepared.
     SMALLPRESS_INLINE int8_t* eights(int64_t row) const {
         return eight_data.get() + first(row, 2) + row % TILE * BLOCK;
     }
-    SMALLPRESS_INLINE uint8_t* shifted(int64_t row) const {
-        return shifted_data.get() + first(row, 2) + row % TILE * BLOCK;
+    SMALLPRESS_INLINE int8_t* prepared(int64_t row, int64_t bytes) const {
+        return prepared_data.get() + first(row, 2) + row % TILE * BLOCK * bytes;
     }
     SMALLPRESS_INLINE int8_t* fours(int64_t row) const { return four_data.get() + first(row, 2) + row % TILE * BLOCK; }
     SMALLPRESS_INLINE uint16_t* narrow(int64_t row) const {

@@ -16,6 +16,20 @@ inline void store_parts(F16 code, int8_t* high_at, int8_t* low_at, float shift) 
     store_int8(low_at, add(fma(high, set1(-UNIT), code), set1(shift)));
 }
 
+// Bytes of a 16-bit code in what products read, and where its row's begin.
+constexpr int64_t EIGHT_BYTES = WHOLE ? 2 : 1;
+inline const int8_t* eights(const Activations& x, int64_t row) {
+    return SHIFTED || WHOLE ? x.prepared(row, EIGHT_BYTES) : x.eights(row);
+}
+
+inline void store_whole(F16 code, int8_t* to) {
+    float lanes[LANES];
+    store(lanes, code);
+    int16_t whole[LANES];
+    for (int64_t i = 0; i < LANES; i++) whole[i] = static_cast<int16_t>(lanes[i]);
+    std::memcpy(to, whole, sizeof whole);
+}
+
 void quantize(const float* x, int64_t n, const Activations& to, int64_t row) {
     F16 peak = set1(0.0f), zeros = set1(0.0f);  // a number times 0 is 0, infinity and NaN times 0 are NaN
     for (int64_t i = 0; i < n; i += LANES) {
@@ -32,13 +46,14 @@ void quantize(const float* x, int64_t n, const Activations& to, int64_t row) {
     if (to.meet_8_bits) {
         constexpr float TOP = 127 << Activations::LOW_BITS_8;
         const F16 inverse = set1(any ? TOP / largest : 0.0f);
-        int8_t *codes = to.eights(row), *shifted = reinterpret_cast<int8_t*>(to.shifted(row));
-        for (int64_t b = 0; b < to.n_blocks; b++, codes += 2 * TILE * BLOCK, shifted += 2 * TILE * BLOCK)
+        int8_t *codes = to.eights(row), *prepared = to.prepared(row, EIGHT_BYTES);
+        for (int64_t b = 0; b < to.n_blocks; b++, codes += 2 * TILE * BLOCK, prepared += 2 * TILE * BLOCK)
             for (int64_t i = 0; i < BLOCK; i += LANES) {
                 const F16 code = round(mul(part(b * BLOCK + i), inverse));
                 store_parts<Activations::LOW_BITS_8>(code, codes + i, codes + TILE * BLOCK + i, 0.0f);
                 if (SHIFTED)
-                    store_parts<Activations::LOW_BITS_8>(code, shifted + i, shifted + TILE * BLOCK + i, 128.0f);
+                    store_parts<Activations::LOW_BITS_8>(code, prepared + i, prepared + TILE * BLOCK + i, 128.0f);
+                if (WHOLE) store_whole(code, prepared + i * EIGHT_BYTES);
             }
         to.eight_scales[row] = scale(TOP);
     }
@@ -140,21 +155,6 @@ bool pack(const float* weight, int64_t n_rows, const Panels& to, int64_t panel) 
     return sum(zeros) == 0.0f;
 }
 
-// What a row's codes are as the factor of signed ones; with SHIFTED 128 more.
-inline const uint8_t* factors(const Activations& x, int64_t row) {
-    return SHIFTED ? x.shifted(row) : reinterpret_cast<const uint8_t*>(x.eights(row));
-}
-
-// Dots of sixteen rows of codes with the two parts of a row of activations.
-struct Dots {
-    I16 high, low;
-};
-
-template <int LOW_BITS>
-inline F16 whole(const Dots& dots) {
-    return to_float(iadd(shift_left<LOW_BITS>(dots.high), dots.low));
-}
-
 inline void fetch(const void* p) { __builtin_prefetch(static_cast<const char*>(p) + AHEAD); }
 
 // S panels of a weight, from the first on and so many bytes apart. All S are taken a line at a time: so many sums can
@@ -170,15 +170,13 @@ struct Streams {
 
 // `n` columns of a span from the line at `byte` on, times R rows of a tile, added to their totals, [S, R]; `fresh`: the
 // weights come from memory.
+static_assert(HALF == 32 && Activations::LOW_BITS_8 == 8 && Activations::LOW_BITS_4 == 4, "as simd_*.h have it");
 template <int S, int R>
-inline void span_q8(const Streams& w, int64_t byte, int64_t n, const uint16_t* halves, const uint8_t* a, bool fresh,
+inline void span_q8(const Streams& w, int64_t byte, int64_t n, const uint16_t* halves, const int8_t* a, bool fresh,
                     F16* total) {
-    Dots dots[S][R];
+    EightDots dots[S][R];
     I16 extra[S];  // 128 times the codes, which shifted factors count too much
-    for (int s = 0; s < S; s++) {
-        extra[s] = iset1(0);
-        for (int r = 0; r < R; r++) dots[s][r] = {iset1(0), iset1(0)};
-    }
+    for (int s = 0; s < S; s++) extra[s] = iset1(0);
     for (; n > 0; n -= BLOCK, a += 2 * TILE * BLOCK)
         for (int64_t j = 0; j < BLOCK; j += QUAD, byte += PANEL * QUAD)
             for (int s = 0; s < S; s++) {
@@ -186,18 +184,12 @@ inline void span_q8(const Streams& w, int64_t byte, int64_t n, const uint16_t* h
                 if (fresh) fetch(w.at(s, byte));
                 const Bytes quad = load_bytes(w.at(s, byte));
                 if constexpr (SHIFTED) extra[s] = dot4(extra[s], quad, EACH);
-                for (int r = 0; r < R; r++) {
-                    const uint8_t* high = a + r * BLOCK + j;
-                    dots[s][r].high = dot4(dots[s][r].high, quad, high);
-                    dots[s][r].low = dot4(dots[s][r].low, quad, high + TILE * BLOCK);
-                }
+                for (int r = 0; r < R; r++) add_quad(dots[s][r], quad, a + (r * BLOCK + j) * EIGHT_BYTES, TILE * BLOCK);
             }
     for (int s = 0; s < S; s++) {
         const F16 scale = load_half(w.halves(s, halves));
-        for (int r = 0; r < R; r++) {
-            const Dots found{isub(dots[s][r].high, extra[s]), isub(dots[s][r].low, extra[s])};
-            total[s * R + r] = fma(whole<Activations::LOW_BITS_8>(found), scale, total[s * R + r]);
-        }
+        for (int r = 0; r < R; r++)
+            total[s * R + r] = fma(to_float(total_of_eights(dots[s][r], extra[s])), scale, total[s * R + r]);
     }
 }
 
@@ -205,24 +197,18 @@ inline void span_q8(const Streams& w, int64_t byte, int64_t n, const uint16_t* h
 template <int S, int R>
 inline void half_q4(const Streams& w, int64_t byte, const uint16_t* halves, const uint16_t* minima, const int8_t* a,
                     const float* sums, bool fresh, F16* total) {
-    Dots dots[S][R];
-    for (int s = 0; s < S; s++)
-        for (int r = 0; r < R; r++) dots[s][r] = {iset1(0), iset1(0)};
+    FourDots dots[S][R];
     for (int64_t j = 0; j < HALF / 2; j += QUAD, byte += PANEL * QUAD)
         for (int s = 0; s < S; s++) {
             if (fresh) fetch(w.at(s, byte));
             const Bytes both = load_bytes(w.at(s, byte));
             const Bytes left = low_nibbles(both), right = high_nibbles(both);
-            for (int r = 0; r < R; r++) {
-                const int8_t *high = a + r * BLOCK + j, *low = high + HALF;
-                dots[s][r].high = dot4_small(dot4_small(dots[s][r].high, left, high), right, high + HALF / 2);
-                dots[s][r].low = dot4_small(dot4_small(dots[s][r].low, left, low), right, low + HALF / 2);
-            }
+            for (int r = 0; r < R; r++) add_quads(dots[s][r], left, right, a + r * BLOCK + j);
         }
     for (int s = 0; s < S; s++) {
         const F16 scale = load_half(w.halves(s, halves));
         for (int r = 0; r < R; r++) {
-            const F16 dot = whole<Activations::LOW_BITS_4>(dots[s][r]);
+            const F16 dot = to_float(total_of_fours(dots[s][r]));
             F16& here = total[s * R + r];
             if (minima)
                 here = fma(load_half(w.halves(s, minima)), set1(sums[r]), fma(dot, scale, here));
@@ -256,7 +242,7 @@ inline void panels_times_rows(const Activations& x, int64_t row, const Panels& w
         return;
     }
     if (w.coding == Coding::Q8) {
-        const uint8_t* a = factors(x, row);
+        const int8_t* a = eights(x, row);
         const int64_t n_columns = w.n_blocks * BLOCK;
         for (int64_t begin = 0; begin < n_columns; begin += SPAN)
             span_q8<S, R>(streams, begin * PANEL, least(SPAN, n_columns - begin),

@@ -86,11 +86,6 @@ inline void store_int8(int8_t* p, F16 x) {
 
 inline I16 iset1(int32_t x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
 inline I16 isub(I16 x, I16 y) { return {_mm256_sub_epi32(x.a, y.a), _mm256_sub_epi32(x.b, y.b)}; }
-inline I16 iadd(I16 x, I16 y) { return {_mm256_add_epi32(x.a, y.a), _mm256_add_epi32(x.b, y.b)}; }
-template <int BITS>
-inline I16 shift_left(I16 x) {
-    return {_mm256_slli_epi32(x.a, BITS), _mm256_slli_epi32(x.b, BITS)};
-}
 inline F16 to_float(I16 x) { return {_mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b)}; }
 inline Bytes load_bytes(const uint8_t* p) {
     const __m256i* at = reinterpret_cast<const __m256i*>(p);
@@ -117,15 +112,50 @@ inline I16 dot4(I16 acc, Bytes w, const void* a) {
     const __m256i wide = _mm256_cvtepi8_epi16(_mm_set1_epi32(quad));
     return {_mm256_add_epi32(acc.a, quads(w.a, wide)), _mm256_add_epi32(acc.b, quads(w.b, wide))};
 }
-// Codes of at most 15 by signed ones: two products add up to less than 2^15.
-inline __m256i add_quads(__m256i acc, __m256i w, __m256i a) {
-    return _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(w, a), _mm256_set1_epi16(1)));
+
+// Dots with 16-bit codes as they are: of each row the sums of its even and of its odd pairs of columns, four rows a
+// register.
+struct EightDots {
+    __m256i v[4] = {};
+};
+inline __m256i add_pairs(__m256i acc, __m128i w, __m256i a) {
+    return _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_cvtepi8_epi16(w), a));
 }
-inline I16 dot4_small(I16 acc, Bytes w, const int8_t* a) {
-    int32_t quad;
-    std::memcpy(&quad, a, 4);
-    const __m256i all = _mm256_set1_epi32(quad);
-    return {add_quads(acc.a, w.a, all), add_quads(acc.b, w.b, all)};
+inline void add_quad(EightDots& dots, Bytes w, const int8_t* a, int64_t) {
+    int64_t quad;
+    std::memcpy(&quad, a, 8);
+    const __m256i all = _mm256_set1_epi64x(quad);
+    dots.v[0] = add_pairs(dots.v[0], _mm256_castsi256_si128(w.a), all);
+    dots.v[1] = add_pairs(dots.v[1], _mm256_extracti128_si256(w.a, 1), all);
+    dots.v[2] = add_pairs(dots.v[2], _mm256_castsi256_si128(w.b), all);
+    dots.v[3] = add_pairs(dots.v[3], _mm256_extracti128_si256(w.b, 1), all);
+}
+inline I16 total_of_eights(const EightDots& dots, I16) {
+    return {in_order(_mm256_hadd_epi32(dots.v[0], dots.v[1])), in_order(_mm256_hadd_epi32(dots.v[2], dots.v[3]))};
+}
+
+// Dots with 12-bit codes in two parts, in 16 bits: a half block's 16 products of codes of at most 15 by 127 at most,
+// added up for each pair of columns, stay below 2^15.
+struct FourDots {
+    Bytes high = iset1(0), low = iset1(0);
+};
+inline __m256i add_bytes(__m256i acc, __m256i w, int32_t a) {
+    return _mm256_add_epi16(acc, _mm256_maddubs_epi16(w, _mm256_set1_epi32(a)));
+}
+inline void add_quads(FourDots& dots, Bytes first, Bytes second, const int8_t* a) {
+    int32_t quads[4];
+    for (int i = 0; i < 4; i++) std::memcpy(quads + i, a + 16 * i, 4);
+    dots.high.a = add_bytes(add_bytes(dots.high.a, first.a, quads[0]), second.a, quads[1]);
+    dots.high.b = add_bytes(add_bytes(dots.high.b, first.b, quads[0]), second.b, quads[1]);
+    dots.low.a = add_bytes(add_bytes(dots.low.a, first.a, quads[2]), second.a, quads[3]);
+    dots.low.b = add_bytes(add_bytes(dots.low.b, first.b, quads[2]), second.b, quads[3]);
+}
+inline __m256i sum_pairs(__m256i high, __m256i low) {
+    const __m256i one = _mm256_set1_epi16(1);
+    return _mm256_add_epi32(_mm256_slli_epi32(_mm256_madd_epi16(high, one), 4), _mm256_madd_epi16(low, one));
+}
+inline I16 total_of_fours(const FourDots& dots) {
+    return {sum_pairs(dots.high.a, dots.low.a), sum_pairs(dots.high.b, dots.low.b)};
 }
 
 inline __m256 first_halves(__m256i x) { return _mm256_castsi256_ps(_mm256_slli_epi32(x, 16)); }
@@ -143,7 +173,8 @@ inline F16 dot2(F16 acc, Bytes w, const uint16_t* a) {
 }
 
 constexpr bool SHIFTED = false;
-constexpr int64_t ROWS = 2;  // activations that share one pass over a panel
-constexpr int AT_ONCE = 1;   // pairs of registers of keys or values that attention works on at a time
+constexpr bool WHOLE = true;  // 16-bit codes are multiplied as they are
+constexpr int64_t ROWS = 2;   // activations that share one pass over a panel
+constexpr int AT_ONCE = 1;    // pairs of registers of keys or values that attention works on at a time
 
 }  // namespace

@@ -87,7 +87,10 @@ inline F16 dot2(F16 acc, Bytes w, const uint16_t* a) {
 }
 
 constexpr bool SHIFTED = true;  // VNNI multiplies unsigned bytes by signed ones
+constexpr bool WHOLE = false;   // 16-bit codes are multiplied in two parts
 constexpr int64_t ROWS = 8;     // activations that share one pass over a panel
 constexpr int AT_ONCE = 4;      // registers of keys or values that attention works on at a time
 
 }  // namespace
+
+#include "simd_parts.h"

@@ -171,7 +171,10 @@ inline F16 dot2(F16 acc, Bytes w, const uint16_t* a) {
 }
 
 constexpr bool SHIFTED = false;
-constexpr int64_t ROWS = 4;  // activations that share one pass over a panel
-constexpr int AT_ONCE = 1;   // fours of registers of keys or values that attention works on at a time
+constexpr bool WHOLE = false;  // 16-bit codes are multiplied in two parts
+constexpr int64_t ROWS = 2;    // activations that share one pass over a panel
+constexpr int AT_ONCE = 1;     // fours of registers of keys or values that attention works on at a time
 
 }  // namespace
+
+#include "simd_parts.h"
