@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from smallpress.cli.main import run
 from smallpress.cli.watch import alarms_of
 from smallpress.run.watched import find_runs, overview
 from smallpress.server.gate import LOOPBACK, Keys
@@ -80,6 +81,13 @@ def test_an_overview_says_how_far_a_run_is_and_how_long_it_will_take(tmp_path):
     assert overview(tmp_path, [], NOW).state == "waiting"
 
 
+def test_what_cannot_be_watched_is_said_in_a_line(tmp_path, capsys):
+    assert run(["watch", str(tmp_path / "none")]) == 2
+    assert "is not a folder" in capsys.readouterr().err
+    assert run(["watch", str(tmp_path), "--host", "0.0.0.0"]) == 2
+    assert "can be reached by others" in capsys.readouterr().err
+
+
 def test_only_this_machine_and_only_the_runs_are_shown(watching):
     write_run(watching.folder / "a", [row(1)])
     (watching.folder.parent / "run.json").write_text('{"settings": {"secret": 1}}')
@@ -95,11 +103,11 @@ def test_only_this_machine_and_only_the_runs_are_shown(watching):
 
 def test_the_page_draws_a_run_and_keeps_up_with_it(watching, visit, accessible):
     expect = pytest.importorskip("playwright.sync_api").expect
-    run = watching.folder / EVIL.replace("/", "")
+    folder = watching.folder / EVIL
     rows = [row(step, **{EVIL: step}) for step in range(1, 12)]
-    write_run(run, rows, {"steps": 20, "model": EVIL})
+    write_run(folder, rows, {"steps": 20, "model": EVIL})
     sample = {"step": 1, "prompt": EVIL, "completion": f"<think>{EVIL}</think>", "reward": 1, "rewards": {EVIL: 1}}
-    (run / "samples" / "step-000001.jsonl").write_text(json.dumps(sample) + "\n")
+    (folder / "samples" / "step-000001.jsonl").write_text(json.dumps(sample) + "\n")
     with visit(watching.url, color_scheme="dark") as page:
         expect(page.locator("#state")).to_contain_text("running · step 11 / 20 · 55 %")
         expect(page.locator("#state")).to_contain_text("27 s left")
@@ -108,10 +116,10 @@ def test_the_page_draws_a_run_and_keeps_up_with_it(watching, visit, accessible):
         page.locator("#report details").first.click()
         accessible(page)
         rows.append(row(12, **{"completions/repeated_share": 0.9}))
-        write_run(run, rows, {"steps": 20})
+        write_run(folder, rows, {"steps": 20})
         expect(page.locator("#alarms")).to_contain_text("step 12: more than half of the text repeats itself")
         expect(page.locator("#report .tile b").first).to_have_text("12")
         assert page.locator("#report details").first.get_attribute("open") is not None
-        (run / "metrics.jsonl").write_text("damaged\n{}\n")
+        (folder / "metrics.jsonl").write_text("damaged\n{}\n")
         expect(page.locator("#status")).to_contain_text("line 1 is not a row of metrics")
         assert page.locator("img").count() == 0 and EVIL in page.locator("#name").inner_text()
