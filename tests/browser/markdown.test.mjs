@@ -72,6 +72,8 @@ assert.deepEqual(math("x", true).attrs, { display: "block" });
 const kinds = (code, language) => pieces(code, language).map(({ kind, text }) => (kind ? `${kind}:${text}` : text)).join("|");
 assert.equal(kinds("def f(x): return 'a' # b", "python"), "keyword:def| |call:f|(x): |keyword:return| |string:'a'| |comment:# b");
 assert.equal(kinds("if (a /* b */) 0x1f", "cpp"), "keyword:if| (a |comment:/* b */|) |number:0x1f");
+assert.equal(kinds('"""a\n\nb"""\n1', "py"), 'string:"""a\n\nb"""|\n|number:1');
+assert.equal(kinds("/* a\nb", "js"), "comment:/* a\nb");
 assert.equal(kinds('{"a": true}', "json"), '{|string:"a"|: |keyword:true|}');
 assert.equal(kinds("echo $x # y", "bash"), "echo $x |comment:# y");
 assert.equal(kinds("if constructor", "constructor"), "if constructor");

@@ -67,10 +67,10 @@ def overview(folder: Path, rows: Sequence[Row], now: float | None = None) -> Ove
     step = int(rows[-1]["step"]) if rows else 0
     since = max(0.0, (time.time() if now is None else now) - _changed(folder))
     pace = seconds_a_step(rows)
-    spent = rows[-1].get("minutes") if rows else None
+    spent = _newest(rows[-1:], "minutes")
     shares = [step / steps] if steps else []
     left = [(steps - step) * pace] if steps and pace else []
-    if minutes and is_number(spent):
+    if minutes and spent is not None:
         shares.append(spent / minutes)
         left.append(60 * (minutes - spent))
     share = min(1.0, max(shares)) if shares else None

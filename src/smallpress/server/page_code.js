@@ -22,13 +22,14 @@ const ALIASES = {
   cuda: "c", sh: "shell", bash: "shell", zsh: "shell", console: "shell", toml: "python", yaml: "python", yml: "python",
 };
 const STRING = String.raw`"(?:[^"\\\n]|\\.)*"?|'(?:[^'\\\n]|\\.)*'?`;
-const SLASHES = String.raw`\/\/.*|\/\*[^]*?(?:\*\/|$)`;
+const END = "(?![^])"; // of the text; $ is that of a line here
+const SLASHES = String.raw`\/\/.*|\/\*[^]*?(?:\*\/|${END})`;
 const GRAMMARS = {
-  python: ["#.*", String.raw`"""[^]*?(?:"""|$)|'''[^]*?(?:'''|$)|${STRING}`],
+  python: ["#.*", String.raw`"""[^]*?(?:"""|${END})|'''[^]*?(?:'''|${END})|${STRING}`],
   js: [SLASHES, String.raw`${STRING}|\x60(?:[^\x60\\]|\\[^])*\x60?`],
   c: [SLASHES, STRING],
   shell: [String.raw`(?<=^|\s)#.*`, STRING],
-  sql: [String.raw`--.*|\/\*[^]*?(?:\*\/|$)`, STRING],
+  sql: [String.raw`--.*|\/\*[^]*?(?:\*\/|${END})`, STRING],
   json: ["(?!)", STRING],
 };
 const NUMBER = String.raw`\b(?:0[xXbBoO][\da-fA-F_]+|\d[\d_]*(?:\.\d+)?(?:[eE][+-]?\d+)?)\b`;
