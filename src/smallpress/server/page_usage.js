@@ -48,7 +48,7 @@ function priceBar({ name, price, pace }, most, currency, others) {
 
 function beside(price, other) {
   const ratio = other.price / price;
-  return `${(ratio >= 1 ? ratio : 1 / ratio).toFixed(1)} ${word(ratio >= 1 ? "cheaper" : "dearer")} ${other.name}`;
+  return `${(ratio >= 1 ? ratio : 1 / ratio).toFixed(1)} ${word(ratio >= 1 ? "cheaper" : "dearer")} ${other.name.split(",")[0]}`;
 }
 
 async function refresh() {
