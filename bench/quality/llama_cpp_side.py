@@ -1,7 +1,7 @@
-"""llama.cpp's logits for lines of token ids: `llama_cpp_side.py MODEL.gguf N_THREADS WINDOW FILE`.
+"""llama.cpp's logits for lines of token ids: `llama_cpp_side.py MODEL.gguf N_THREADS WINDOW FILE [wide]`.
 
 Each line of JSON on stdin is a window of ids; its logits, fp32 [tokens, vocabulary], are written to FILE, then a line
-is answered.
+is answered. With `wide`, keys and values are fp32.
 """
 
 import json
@@ -13,6 +13,7 @@ import numpy as np
 
 def main() -> None:
     path, n_threads, window, file = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+    kept = {"type_k": llama_cpp.GGML_TYPE_F32, "type_v": llama_cpp.GGML_TYPE_F32} if "wide" in sys.argv[5:] else {}
     model = llama_cpp.Llama(
         path,
         n_ctx=window,
@@ -21,6 +22,7 @@ def main() -> None:
         n_threads_batch=n_threads,
         logits_all=True,
         verbose=False,
+        **kept,
     )
     for line in sys.stdin:
         ids = json.loads(line)
