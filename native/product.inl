@@ -74,7 +74,8 @@ inline void encode(const float* values, int64_t n, float scale, float minimum, f
     }
 }
 
-inline void pack_row_q8(const float* values, const Panels& to, int64_t panel, int64_t b, int64_t row) {
+// The scale: infinite where fp16 does not hold it.
+inline float pack_row_q8(const float* values, const Panels& to, int64_t panel, int64_t b, int64_t row) {
     F16 peak = set1(0.0f);
     for (int64_t i = 0; i < BLOCK; i += LANES) peak = max(peak, abs(load(values + i)));
     float scale = largest_of(peak) / 127.0f;
@@ -83,9 +84,12 @@ inline void pack_row_q8(const float* values, const Panels& to, int64_t panel, in
     encode(values, BLOCK, scale, 0.0f, -127.0f, 127.0f, codes);
     uint8_t* out = to.codes(panel) + b * PANEL * BLOCK + row * QUAD;
     for (int64_t k = 0; k < BLOCK; k++) out[k / QUAD * PANEL * QUAD + k % QUAD] = static_cast<uint8_t>(codes[k]);
+    return scale;
 }
 
-inline void pack_row_q4(const float* values, const Panels& to, int64_t panel, int64_t b, int64_t row) {
+// The sum of its scales' and minima's sizes: infinite where fp16 does not hold one of them.
+inline float pack_row_q4(const float* values, const Panels& to, int64_t panel, int64_t b, int64_t row) {
+    float sizes = 0.0f;
     for (int64_t half = b * (BLOCK / HALF); half < (b + 1) * (BLOCK / HALF); half++, values += HALF) {
         const F16 left = load(values), right = load(values + LANES), none = set1(0.0f);
         float minimum = -largest_of(max(sub(none, left), sub(none, right)));
@@ -97,7 +101,9 @@ inline void pack_row_q4(const float* values, const Panels& to, int64_t panel, in
         uint8_t* out = to.codes(panel) + half * PANEL * HALF / 2 + row * QUAD;
         for (int64_t k = 0; k < HALF / 2; k++)
             out[k / QUAD * PANEL * QUAD + k % QUAD] = static_cast<uint8_t>(codes[k] | codes[k + HALF / 2] << 4);
+        sizes += scale + std::fabs(minimum);
     }
+    return sizes;
 }
 
 inline void pack_row_bf16(const float* values, const Panels& to, int64_t panel, int64_t b, int64_t row) {
@@ -109,6 +115,7 @@ inline void pack_row_bf16(const float* values, const Panels& to, int64_t panel, 
 
 bool pack(const float* weight, int64_t n_rows, const Panels& to, int64_t panel) {
     F16 zeros = set1(0.0f);  // a number times 0 is 0, infinity and NaN times 0 are NaN
+    float more_zeros = 0.0f;
     for (int64_t row = 0; row < n_rows; row++) {
         for (int64_t b = 0; b < to.n_blocks; b++) {
             float values[BLOCK] = {};
@@ -117,12 +124,12 @@ bool pack(const float* weight, int64_t n_rows, const Panels& to, int64_t panel) 
             if (to.coding == Coding::BF16)
                 pack_row_bf16(values, to, panel, b, row);
             else if (to.four_bits())
-                pack_row_q4(values, to, panel, b, row);
+                more_zeros += 0.0f * pack_row_q4(values, to, panel, b, row);
             else
-                pack_row_q8(values, to, panel, b, row);
+                more_zeros += 0.0f * pack_row_q8(values, to, panel, b, row);
         }
     }
-    return sum(zeros) == 0.0f;
+    return sum(zeros) + more_zeros == 0.0f;
 }
 
 // What a row's numbers are as the factor of signed codes; with SHIFTED 128 more, which `surplus` takes out again.
