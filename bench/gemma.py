@@ -1,9 +1,9 @@
 """Gemma 3 270M beside llama.cpp: `python bench/gemma.py`, after `smallpress pull gemma-3-270m`.
 
 Greedy text: 64 tokens for each of ten prompts, here in fp32 on the file's numbers. llama.cpp is then given prompt and
-text and says the likeliest token after each, of the file itself and of the same numbers in an F32 file. For each prompt:
-the first token it would have chosen otherwise, and how far apart the two best logits stood there. Where the file is F32
-only a tie can part them; of the file itself llama.cpp rounds activations to 8 bits.
+text and says the likeliest token after each, of the file itself and of the same numbers in an F32 file. For each
+prompt: the first token it would have chosen otherwise, and how far apart the two best logits stood there. Where the
+file is F32 only a tie can part them; of the file itself llama.cpp rounds activations to 8 bits.
 
 Perplexity of both on the same text, in windows. With --speed, decode and prefill beside each other as well, where the
 native core runs the model.
@@ -95,6 +95,7 @@ def main() -> int:
         print(f"left out: {error}")
         return 0
     torch.set_num_threads(1)
+    sys.stdout.reconfigure(line_buffering=True)
     texts, pieces = greedy(path), windows(path, args.tokens, args.window)
     ours = Ours(path, [ids for ids, _ in texts], pieces)
     perplexity = math.exp(statistics.fmean(ours.nats))

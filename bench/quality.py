@@ -56,7 +56,7 @@ def native(path: Path, packing: str, window: int) -> Logits:
 
 
 class LlamaCpp:
-    """Its logits come through a file. `wide`: it keeps keys and values in fp32, not in fp16."""
+    """Its logits come through a file. `wide`: keys and values in fp32, weights in the file's own layout."""
 
     def __init__(self, path: Path, window: int, folder: Path, wide: bool = False):
         self.file = folder / "logits.f32"
@@ -66,7 +66,7 @@ class LlamaCpp:
 
     def __call__(self, ids: list[int]) -> np.ndarray:
         print(json.dumps(ids), file=self.process.stdin, flush=True)
-        if not self.process.stdout.readline():
+        if self.process.stdout.readline() != "done\n":
             raise SystemExit("llama.cpp has ended; its last words are above")
         return np.fromfile(self.file, dtype=np.float32).reshape(len(ids), -1)
 

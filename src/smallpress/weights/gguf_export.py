@@ -39,7 +39,7 @@ def gguf_contents(
     assert not surplus, f"not the model's tensors: {sorted(surplus)[:8]}"
     settings = config_to_gguf(config)
     architecture = settings["general.architecture"]
-    blocks = {}
+    blocks: dict[str, BlockTensor] = {}
     factors = written_factors(config)
     if factors is not None:
         blocks[ROPE_FACTORS] = BlockTensor(BY_NAME["F32"], factors.shape, partial(np.copy, factors))

@@ -39,7 +39,7 @@ NEAR = 1e-6
 def config_to_gguf(config: ModelConfig) -> Settings:
     """GGUF metadata of the config, "general.architecture" among them. Raises UserError for what none can say."""
     own, differs = OWN.get(config.family), ""
-    for architecture in [own] * (own is not None) + [each for each in WRITERS if each != own]:
+    for architecture in ([] if own is None else [own]) + [each for each in WRITERS if each != own]:
         metadata = _said_by(architecture, written_config(config))
         if metadata is None:
             continue

@@ -53,7 +53,6 @@ def _candidates(factors: NDArray[np.float64], dim: int, theta: float) -> list[Ll
         turns_a_token = frequencies(dim, theta)[between] / (2 * math.pi)
         slope, begin = np.polyfit(turns_a_token, kept[between], 1)
         if slope > 0 > begin:
-            width = float(f"{-1 / begin:.5g}")
-            length = {"high_freq_factor": 1.0 + width, "original_max_seq_len": max(1, round(-slope / begin))}
-            found.append(Llama3(factor=factor, low_freq_factor=1.0, **length))
+            high, length = 1.0 + float(f"{-1 / begin:.5g}"), max(1, round(-slope / begin))
+            found.append(Llama3(factor=factor, low_freq_factor=1.0, high_freq_factor=high, original_max_seq_len=length))
     return found

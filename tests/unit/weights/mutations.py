@@ -112,7 +112,8 @@ def write_small_gguf(path: Path, target: str, config: ModelConfig = SMALL) -> No
     config = config.model_copy(update={"vocab_size": 11})
     settings, draw = config_to_gguf(config), np.random.default_rng(0)
     values = {ours: draw.normal(size=shape).astype(np.float32) for ours, shape in tensor_shapes(config).items()}
-    tensors, factors = {}, written_factors(config)
+    tensors: dict[str, BlockTensor] = {}
+    factors = written_factors(config)
     if factors is not None:
         tensors[ROPE_FACTORS] = BlockTensor(BY_NAME["F32"], factors.shape, partial(np.copy, factors))
     for name, tensor in written_tensors(config).items():
