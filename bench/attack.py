@@ -34,14 +34,14 @@ MEMORY_DISK = Path("/dev/shm")
 Mutator = Callable[[bytes, random.Random], bytes]
 
 
-def load_mutations():
-    spec = importlib.util.spec_from_file_location("mutations", ROOT / "tests/unit/weights/mutations.py")
-    module = sys.modules["mutations"] = importlib.util.module_from_spec(spec)
+def load(name: str):
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"tests/unit/weights/{name}.py")
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-mutations = load_mutations()
+mutations, families = load("mutations"), load("families")
 
 
 def gguf_victims(folder: Path) -> list[tuple[Path, Path, Mutator]]:
@@ -50,6 +50,10 @@ def gguf_victims(folder: Path) -> list[tuple[Path, Path, Mutator]]:
     for target in ("f32", "bf16", "q8_0", "q4_0", "q4_1"):
         path = folder / f"{target}.gguf"
         mutations.write_small_gguf(path, target)
+        victims.append((path, path, mutations.mutate_gguf))
+    for number, config in enumerate(families.small_configs().values()):
+        path = folder / f"architecture-{number}.gguf"
+        mutations.write_small_gguf(path, "q8_0", config)
         victims.append((path, path, mutations.mutate_gguf))
     return victims
 

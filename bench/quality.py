@@ -56,18 +56,24 @@ def native(path: Path, packing: str, window: int) -> Logits:
 
 
 class LlamaCpp:
-    """Its logits come through a file."""
+    """Its logits come through a file. `wide`: keys and values in fp32, weights in the file's own layout."""
 
-    def __init__(self, path: Path, window: int, folder: Path):
+    def __init__(self, path: Path, window: int, folder: Path, wide: bool = False):
         self.file = folder / "logits.f32"
         words = [peers_python(), SIDE, path, str(torch.get_num_threads()), str(window), self.file]
+        words += ["wide"] * wide
         self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def __call__(self, ids: list[int]) -> np.ndarray:
         print(json.dumps(ids), file=self.process.stdin, flush=True)
-        if not self.process.stdout.readline():
+        if self.process.stdout.readline() != "done\n":
             raise SystemExit("llama.cpp has ended; its last words are above")
         return np.fromfile(self.file, dtype=np.float32).reshape(len(ids), -1)
+
+    def close(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
 
 
 def log_softmax(logits: np.ndarray) -> torch.Tensor:

@@ -62,7 +62,7 @@ struct Kernels {
     void (*swiglu)(const float* gate, const float* up, int64_t n, float* out);
 
     // Encode a panel of at most 16 rows of fp32 weights, [n_rows, K], as Q8, Q4_1 or BF16. False where one of them is
-    // not finite.
+    // not finite, or a scale too large for fp16.
     bool (*pack)(const float* weight, int64_t n_rows, const Panels& to, int64_t panel);
 
     // out[m, n] (=, +=) activations[m] . weight[n] for all M rows and the rows of panels [first, last);

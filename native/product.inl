@@ -102,8 +102,8 @@ inline void encode(const float* values, int64_t n, float scale, float minimum, f
     }
 }
 
-// n columns of a span.
-inline void pack_row_q8(const float* values, int64_t n, const Panels& to, int64_t panel, int64_t span, int64_t row) {
+// n columns of a span. The scale: infinite where fp16 does not hold it.
+inline float pack_row_q8(const float* values, int64_t n, const Panels& to, int64_t panel, int64_t span, int64_t row) {
     F16 peak = set1(0.0f);
     for (int64_t i = 0; i < n; i += LANES) peak = max(peak, abs(load(values + i)));
     float scale = largest_of(peak) / 127.0f;
@@ -112,9 +112,12 @@ inline void pack_row_q8(const float* values, int64_t n, const Panels& to, int64_
     encode(values, n, scale, 0.0f, -127.0f, 127.0f, codes);
     uint8_t* out = to.codes(panel) + span * PANEL * SPAN + row * QUAD;
     for (int64_t k = 0; k < n; k++) out[k / QUAD * PANEL * QUAD + k % QUAD] = static_cast<uint8_t>(codes[k]);
+    return scale;
 }
 
-inline void pack_row_q4(const float* values, int64_t n, const Panels& to, int64_t panel, int64_t half, int64_t row) {
+// The sum of its scales' and minima's sizes: infinite where fp16 does not hold one of them.
+inline float pack_row_q4(const float* values, int64_t n, const Panels& to, int64_t panel, int64_t half, int64_t row) {
+    float sizes = 0.0f;
     for (const float* end = values + n; values < end; half++, values += HALF) {
         const F16 left = load(values), right = load(values + LANES), none = set1(0.0f);
         float minimum = -largest_of(max(sub(none, left), sub(none, right)));
@@ -126,7 +129,9 @@ inline void pack_row_q4(const float* values, int64_t n, const Panels& to, int64_
         uint8_t* out = to.codes(panel) + half * PANEL * HALF / 2 + row * QUAD;
         for (int64_t k = 0; k < HALF / 2; k++)
             out[k / QUAD * PANEL * QUAD + k % QUAD] = static_cast<uint8_t>(codes[k] | codes[k + HALF / 2] << 4);
+        sizes += scale + std::fabs(minimum);
     }
+    return sizes;
 }
 
 inline void pack_row_bf16(const float* values, int64_t n, const Panels& to, int64_t panel, int64_t begin, int64_t row) {
@@ -138,6 +143,7 @@ inline void pack_row_bf16(const float* values, int64_t n, const Panels& to, int6
 
 bool pack(const float* weight, int64_t n_rows, const Panels& to, int64_t panel) {
     F16 zeros = set1(0.0f);
+    float more_zeros = 0.0f;
     for (int64_t row = 0; row < n_rows; row++) {
         for (int64_t begin = 0; begin < to.K; begin += SPAN) {
             const int64_t n = least(SPAN, to.n_blocks * BLOCK - begin);
@@ -147,12 +153,12 @@ bool pack(const float* weight, int64_t n_rows, const Panels& to, int64_t panel) 
             if (to.coding == Coding::BF16)
                 pack_row_bf16(values, n, to, panel, begin, row);
             else if (to.four_bits())
-                pack_row_q4(values, n, to, panel, begin / HALF, row);
+                more_zeros += 0.0f * pack_row_q4(values, n, to, panel, begin / HALF, row);
             else
-                pack_row_q8(values, n, to, panel, begin / SPAN, row);
+                more_zeros += 0.0f * pack_row_q8(values, n, to, panel, begin / SPAN, row);
         }
     }
-    return sum(zeros) == 0.0f;
+    return sum(zeros) + more_zeros == 0.0f;
 }
 
 inline void fetch(const void* p) { __builtin_prefetch(static_cast<const char*>(p) + AHEAD); }

@@ -122,11 +122,11 @@ def _gguf_plan(out: Path, files: "ModelFiles", target: str, force: bool) -> Plan
     from smallpress.weights.export import WeightsOnDemand
     from smallpress.weights.gguf_export import gguf_contents, kept_precision
     from smallpress.weights.gguf_writer import gguf_nbytes, write_gguf
-    from smallpress.weights.names import GGUF, foreign_names
+    from smallpress.weights.names_gguf_out import written_tensors
 
     target = kept_precision(files) if target == "gguf" else target
     metadata, blocks = gguf_contents(WeightsOnDemand(files), files, target)
-    named = [(ours, blocks[foreign]) for ours, foreign in foreign_names(files.config, GGUF).items()]
+    named = [(tensor.ours, blocks[name]) for name, tensor in written_tensors(files.config).items()]
     tensors = [(ours, block.format.name, math.prod(block.shape), block.nbytes) for ours, block in named]
 
     def write(on_bytes: OnBytes) -> None:

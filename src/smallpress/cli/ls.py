@@ -1,11 +1,14 @@
 """smallpress ls"""
 
 import json as json_format
+import sys
+from contextlib import suppress
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from smallpress.cli.table import table
+from smallpress.run.errors import UserError
 from smallpress.weights.catalogue import CATALOGUE
 from smallpress.weights.listing import list_models
 
@@ -13,6 +16,7 @@ from smallpress.weights.listing import list_models
 def ls(*, json: Annotated[bool, Parameter(help="Print JSON.")] = False) -> None:
     """List the models in the store, and those of the catalogue that can be pulled."""
     models = models_here_and_there()
+    warn_of_misnamed(models)
     if json:
         print(json_format.dumps(models, indent=2))
         return
@@ -45,6 +49,19 @@ def models_here_and_there() -> list[dict[str, Any]]:
         for name, entry in CATALOGUE.items()
         if name not in here
     ]
+
+
+def warn_of_misnamed(models: list[dict[str, Any]]) -> None:
+    """A line on stderr for each model here that goes by a larger one's name; only those files are opened."""
+    from smallpress.weights.identity import misnamed, sounds_large
+    from smallpress.weights.load import open_model
+
+    for model in models:
+        if model["path"] is None or not sounds_large(model["name"]):
+            continue
+        with suppress(UserError):  # a model of a kind that is not run here
+            if note := misnamed(model["name"], open_model(model["path"])):
+                print(f"smallpress: {note}", file=sys.stderr)
 
 
 def _size(nbytes: int) -> str:

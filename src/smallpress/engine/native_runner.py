@@ -154,4 +154,5 @@ def _finite(name: str) -> Iterator[None]:
     try:
         yield
     except ArithmeticError:
-        raise UserError(f"{name} holds NaN or infinity", DAMAGED) from None
+        what = f"{name} holds NaN, infinity, or a number too large to be packed"
+        raise UserError(what, DAMAGED) from None

@@ -62,6 +62,7 @@ _GPT2 = CuttingRule((GPT2_WORDS_AS_BYTES,))
 _SMOLLM = CuttingRule((DIGITS, GPT2_WORDS_AS_BYTES))
 _LLAMA3 = CuttingRule((_split(LLAMA3), BYTES), whole_words=True, adds_bos=True)
 _QWEN2 = CuttingRule((_split(QWEN2), BYTES), normalizer={"type": "NFC"})
+_HUNYUAN = CuttingRule((_split(QWEN2), BYTES))
 _DEEPSEEK_LLM = CuttingRule(
     (
         _split("[\r\n]"),
@@ -87,6 +88,8 @@ CUTTING_RULES = {
     "deepseek-r1-qwen": _QWEN2,
     "deepseek-llm": _DEEPSEEK_LLM,
     "deepseek-v3": _DEEPSEEK_V3,
+    "hunyuan": _HUNYUAN,
+    "hunyuan-dense": _DEEPSEEK_V3,
 }
 
 

@@ -8,12 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smallpress.model.config import ModelConfig
+from smallpress.model.shapes import tensor_shapes
 from smallpress.weights.export import as_fp32
 from smallpress.weights.gguf_writer import BlockTensor
 from smallpress.weights.load import HUB_URL, ModelFiles
 from smallpress.weights.model_card import HUB_NAME
-from smallpress.weights.names import GGUF, config_to_gguf, foreign_names, tensor_shapes, to_gguf_layout
-from smallpress.weights.quantization import TARGETS, tensor_formats
+from smallpress.weights.names_gguf import ROPE_FACTORS, to_gguf_layout
+from smallpress.weights.names_gguf_out import config_to_gguf, written_factors, written_tensors
+from smallpress.weights.quantization import BY_NAME, TARGETS, tensor_format
 
 if TYPE_CHECKING:
     import torch
@@ -29,19 +31,25 @@ def gguf_contents(
 ) -> tuple[dict[str, Any], dict[str, BlockTensor]]:
     """`tensors` are by our names and asked for one at a time, when written; `target` is one of TARGETS.
 
-    Tokenizer, licence and origin are those of `files`. Raises UserError where a GGUF cannot have the tokenizer.
+    Tokenizer, licence and origin are those of `files`; MTP modules are left out. Raises UserError where a GGUF cannot
+    have the model or its tokenizer.
     """
     config = files.config
-    names, shapes = foreign_names(config, GGUF), tensor_shapes(config)
-    assert set(tensors) == set(names), f"not the model's tensors: {sorted(set(tensors) ^ set(names))[:8]}"
-    blocks = {
-        names[ours]: BlockTensor(block_format, shapes[ours], partial(_in_gguf_layout, tensors, ours, config))
-        for ours, block_format in tensor_formats(config, target).items()
-    }
+    surplus = set(tensors) ^ set(tensor_shapes(config))
+    assert not surplus, f"not the model's tensors: {sorted(surplus)[:8]}"
+    settings = config_to_gguf(config)
+    architecture = settings["general.architecture"]
+    blocks: dict[str, BlockTensor] = {}
+    factors = written_factors(config)
+    if factors is not None:
+        blocks[ROPE_FACTORS] = BlockTensor(BY_NAME["F32"], factors.shape, partial(np.copy, factors))
+    for name, tensor in written_tensors(config).items():
+        make = partial(_in_gguf_layout, tensors, name, tensor.ours, config, architecture)
+        blocks[name] = BlockTensor(tensor_format(tensor.ours, tensor.shape, config, target), tensor.shape, make)
     kept = {key: value for key, value in files.gguf_metadata().items() if key not in OF_THE_FILE}
     made = {"general.type": "model", "general.file_type": TARGETS[target].file_type}
     made |= {"general.quantization_version": QUANTIZATION_VERSION} | _licence_and_origin(files, kept)
-    return config_to_gguf(config) | kept | made, blocks
+    return settings | kept | made, blocks
 
 
 def kept_precision(files: ModelFiles) -> str:
@@ -51,9 +59,9 @@ def kept_precision(files: ModelFiles) -> str:
 
 
 def _in_gguf_layout(
-    tensors: "Mapping[str, NDArray | torch.Tensor]", name: str, config: ModelConfig
+    tensors: "Mapping[str, NDArray | torch.Tensor]", name: str, ours: str, config: ModelConfig, architecture: str
 ) -> NDArray[np.float32]:
-    return to_gguf_layout(name, as_fp32(tensors[name]), config)
+    return to_gguf_layout(name, ours, as_fp32(tensors[ours]), config, architecture)
 
 
 def _licence_and_origin(files: ModelFiles, kept: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ def misnamed(presented: str, files: ModelFiles) -> str | None:
     A name that says "distill", or the family it was distilled into, is honest.
     """
     called = _plain(PurePath(presented).name)
-    if not LARGE.search(called.removesuffix("-gguf")) or SAYS_SO.search(called):
+    if not sounds_large(presented):
         return None
     config = files.config
     if config.family in LARGE_FAMILIES and config.n_layers >= LARGE_LAYERS:
@@ -25,6 +25,12 @@ def misnamed(presented: str, files: ModelFiles) -> str | None:
     name = f", {files.name!r}" if files.name and _plain(files.name) != called else ""
     what = f"a {config.family} model of {config.n_layers} layers{name}"
     return f"{PurePath(presented).name} is not the model of 671 billion parameters: the files hold {what}"
+
+
+def sounds_large(presented: str) -> bool:
+    """Whether it is a name of the large model, so that the files are worth a look."""
+    called = _plain(PurePath(presented).name)
+    return LARGE.search(called.removesuffix("-gguf")) is not None and not SAYS_SO.search(called)
 
 
 def _plain(name: str) -> str:

@@ -1,5 +1,6 @@
 """A model on disk, Hugging Face folder or GGUF, seen one way: config, tokenizer, weights by our names, licence."""
 
+import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -9,24 +10,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from smallpress.lowbit.blocks import dequantize
 from smallpress.model.config import ModelConfig
 from smallpress.model.shapes import tensor_shapes
 from smallpress.run.errors import UserError
 from smallpress.tokenizer.tokenizer import Tokenizer
 from smallpress.weights.gguf_parts import first_part, open_gguf_model
 from smallpress.weights.json_files import read_json_object
-from smallpress.weights.names import (
-    GGUF,
-    HF,
-    as_written,
-    check_tensors,
-    config_from_gguf,
-    foreign_names,
-    from_gguf_layout,
-    gguf_architecture,
-)
+from smallpress.weights.names import GGUF, HF, check_tensors, config_from_gguf
+from smallpress.weights.names_gguf import ROPE_FACTORS, WHOLE_KV_B, as_rows, from_gguf_layout, gguf_tensors
+from smallpress.weights.names_gguf_in import gguf_architecture
 from smallpress.weights.names_hf import config_from_hf, fp8_block
+from smallpress.weights.names_reader import as_written
 from smallpress.weights.names_tensors import Piece, hf_pieces, norm_offset
+from smallpress.weights.rope_factors import MAX_PAIRS
 from smallpress.weights.shards import open_shards
 from smallpress.weights.store import SOURCE_NOTE
 
@@ -157,9 +154,11 @@ class _GGUF(ModelFiles):
     def __init__(self, path: Path):
         self._file = open_gguf_model(path)
         metadata, shapes = self._file.metadata, {name: info.shape for name, info in self._file.tensors.items()}
-        config = config_from_gguf(metadata, shapes, str(path))
+        config = config_from_gguf(metadata, shapes, str(path), self._rope_factors(path))
         check_tensors(config, GGUF, shapes, str(path))
-        self._names = foreign_names(config, GGUF)
+        self._parts: dict[str, list[str]] = {}  # the tensors there of each of ours
+        for name, tensor in gguf_tensors(config, WHOLE_KV_B in shapes).items():
+            self._parts.setdefault(tensor.ours, []).append(name)
         self._architecture = gguf_architecture(metadata, str(path))
         keys = {f"{ours}_token_id": f"tokenizer.ggml.{theirs}_token_id" for ours, theirs in _GGUF_IDS.items()}
         keys |= {ours: f"general.sampling.{theirs}" for ours, theirs in _GGUF_SAMPLING.items()}
@@ -181,13 +180,33 @@ class _GGUF(ModelFiles):
         metadata = self._file.metadata.items()
         return {key: value for key, value in metadata if key.startswith(("general.", "tokenizer."))}
 
+    def _rope_factors(self, path: Path) -> NDArray[np.float32] | None:
+        if ROPE_FACTORS not in self._file.tensors:
+            return None
+        if math.prod(shape := self._file.tensors[ROPE_FACTORS].shape) > MAX_PAIRS:
+            raise UserError(f"{path}: tensor {ROPE_FACTORS} has the shape {list(shape)}", "fetch it again")
+        return self._file.read(ROPE_FACTORS)
+
     def read(self, name: str) -> NDArray[np.float32]:
-        return from_gguf_layout(name, self._file.read(self._names[name]), self.config, self._architecture)
+        return from_gguf_layout(name, self._file.read, self._parts[name], self.config, self._architecture)
+
+    def read_rows(self, name: str, first: int, n_rows: int) -> NDArray[np.float32]:
+        parts = self._parts[name]
+        info = self._file.tensors[parts[0]]
+        if len(info.shape) == 3 and len(parts) == 1:
+            rows = as_rows(self._file.raw(parts[0]), info.shape)[first : first + n_rows]
+            return dequantize(info.format, rows.reshape(-1)).reshape(len(rows), info.shape[-1])
+        return super().read_rows(name, first, n_rows)
 
     def stored(self, name: str) -> tuple[str, NDArray[np.uint8]]:
-        info = self._file.tensors[self._names[name]]
-        rows = self._file.raw(self._names[name]).reshape(info.shape[0], -1)
-        return info.format.name, from_gguf_layout(name, rows, self.config, self._architecture)
+        parts = self._parts[name]
+        if len(parts) > 1:
+            tensor = self.read(name)
+            return "F32", tensor.view(np.uint8).reshape(len(tensor), -1)
+        info = self._file.tensors[parts[0]]
+        return info.format.name, from_gguf_layout(
+            name, lambda part: as_rows(self._file.raw(part), info.shape), parts, self.config, self._architecture
+        )
 
 
 def open_model(path: str | Path) -> ModelFiles:

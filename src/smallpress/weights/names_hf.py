@@ -6,11 +6,9 @@ from typing import Any
 from smallpress.model.config import ModelConfig
 from smallpress.run.errors import UserError
 from smallpress.run.settings import settings_from
-from smallpress.weights.names import DEFAULT_ROPE_THETA, number
 from smallpress.weights.names_hf_parts import (
     GLOBAL,
     LOCAL,
-    Reader,
     Tree,
     activation,
     declared,
@@ -20,6 +18,7 @@ from smallpress.weights.names_hf_parts import (
     layers_of_kind,
     window,
 )
+from smallpress.weights.names_reader import DEFAULT_ROPE_THETA, Reader, number
 from smallpress.weights.names_tensors import has_mtp
 
 QWEN3_HEAD_DIM, GEMMA3_HEAD_DIM = 128, 256

@@ -1,4 +1,4 @@
-"""What the families' config.json files say in the same words: a checked reader of settings, and parts of a config.
+"""What the families' config.json files say in the same words, as parts of a config.
 
 Parts are trees of the settings of `model.config`, still to be validated as a whole.
 """
@@ -7,62 +7,12 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from smallpress.run.errors import UserError
-from smallpress.weights.names import DEFAULT_ROPE_THETA, MAX_LAYERS, number
+from smallpress.weights.names_reader import DEFAULT_ROPE_THETA, Reader, number
 
 Tree = dict[str, Any]
 ACTIVATIONS = {"silu": "silu", "gelu_pytorch_tanh": "gelu_tanh"}
 LOCAL, GLOBAL = "sliding_attention", "full_attention"
 """Kinds of layers, in files that list them: with a window and without."""
-
-
-class Reader:
-    """The settings of one config.json with the names of the tensors beside it; every fault names the file."""
-
-    def __init__(self, settings: Mapping[str, Any], tensor_names: Collection[str], source: str):
-        self.settings, self.tensor_names, self.source = settings, tensor_names, source
-
-    def whole(self, key: str, default: int | None = None) -> int:
-        value = self.settings.get(key)
-        return int(number(default if value is None else value, key, int, self.source))
-
-    def count(self, key: str, default: int = 0) -> int:
-        """A whole number that may be 0."""
-        value = self.settings.get(key)
-        return default if value is None else 0 if value == 0 and type(value) is int else self.whole(key)
-
-    def real(self, key: str, default: float | None = None) -> float:
-        value = self.settings.get(key)
-        return float(number(default if value is None else value, key, float, self.source))
-
-    def n_layers(self) -> int:
-        n_layers = self.whole("num_hidden_layers")
-        if n_layers > MAX_LAYERS:
-            raise UserError(f"{self.source}: {n_layers} layers are more than the {MAX_LAYERS} allowed")
-        return n_layers
-
-    def flag(self, key: str, default: bool = False) -> bool:
-        return bool(default if self.settings.get(key) is None else self.settings[key])
-
-    def one(self, key: str, default: int | None = None) -> int:
-        """A number that some files give once for all layers and others layer by layer."""
-        value = self.settings.get(key)
-        if isinstance(value, list):
-            if not value or any(each != value[0] for each in value):
-                raise self.unknown(key)
-            value = value[0]
-        return int(number(default if value is None else value, key, int, self.source))
-
-    def must_be(self, key: str, *plain: Any) -> None:
-        """Refuses any other value than these, or none."""
-        if self.settings.get(key) not in (None, *plain):
-            raise self.unknown(key)
-
-    def unknown(self, key: str) -> UserError:
-        value = self.settings[key]
-        return UserError(f"{self.source}: {key} {value!r} is not implemented", "give a plain, unquantized model")
-
-    def has_bias(self, *stems: str) -> bool:
-        return any(f"{stem}.bias" in self.tensor_names for stem in stems)
 
 
 def decoder(

@@ -1,8 +1,9 @@
 """Which block format each tensor of a GGUF gets: those llama.cpp's quantize chooses without options.
 
-Norms and biases stay F32. The matrix that gives the logits, the head or the embedding it is tied to, is kept in Q6_K
-where the others have 4 bits. The mixture "q4_k" is llama.cpp's Q4_K_M: values' and down projections of half the layers
-are Q6_K too. Rows that are no whole blocks fall back to a wider format, and to F16 where not even 32 divides them.
+Norms, biases and routers stay F32. The matrix that gives the logits, the head or the embedding it is tied to, is kept
+in Q6_K where the others have 4 bits. The mixture "q4_k" is llama.cpp's Q4_K_M: values' and down projections of half the
+layers are Q6_K too. Rows that are no whole blocks fall back to a wider format, and to F16 where not even 32 divides
+them.
 Source: llama-quant.cpp.
 """
 
@@ -33,6 +34,8 @@ TARGETS: Mapping[str, Target] = {
     "q4_k": Target("Q4_K", "Q6_K", 15),
     "q6_k": Target("Q6_K", "Q6_K", 18),
 }
+MORE_BITS = ("attn.v.weight", "mlp.down.weight", "mlp.experts.down", "mlp.shared.down.weight")
+"""What "q4_k" keeps in Q6_K in some of the layers."""
 WIDER = {"Q4_K": "Q5_0", "Q6_K": "Q8_0"}
 """For rows that 256 does not divide."""
 BY_NAME = {block_format.name: block_format for block_format in FORMATS.values()}
@@ -49,15 +52,16 @@ def tensor_formats(config: ModelConfig, target: str) -> dict[str, BlockFormat]:
     >>> [formats[f"{name}.weight"].name for name in ("embed", "norm", "layers.0.attn.q", "layers.0.mlp.down")]
     ['Q8_0', 'F32', 'Q5_0', 'Q6_K']
     """
-    return {name: _format(name, shape, config, TARGETS[target]) for name, shape in tensor_shapes(config).items()}
+    return {name: tensor_format(name, shape, config, target) for name, shape in tensor_shapes(config).items()}
 
 
-def _format(name: str, shape: tuple[int, ...], config: ModelConfig, target: Target) -> BlockFormat:
-    if len(shape) == 1:
+def tensor_format(name: str, shape: tuple[int, ...], config: ModelConfig, target: str) -> BlockFormat:
+    """Of the tensor of that name, or of a part of it of that shape."""
+    if len(shape) == 1 or name.endswith("router.weight"):
         return BY_NAME["F32"]
     logits = "embed.weight" if config.tied_head else "head.weight"
-    chosen = target.logits if name == logits else target.matrices
-    if chosen == "Q4_K" and name.endswith(("attn.v.weight", "mlp.down.weight")) and _more_bits(name, config.n_layers):
+    chosen = TARGETS[target].logits if name == logits else TARGETS[target].matrices
+    if chosen == "Q4_K" and name.endswith(MORE_BITS) and _more_bits(name, config.n_layers):
         chosen = "Q6_K"
     while shape[-1] % BY_NAME[chosen].block_elements:
         chosen = WIDER.get(chosen, "F16")

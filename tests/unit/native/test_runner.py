@@ -8,9 +8,11 @@ import torch
 
 from smallpress import _native
 from smallpress.engine.engine import Engine
+from smallpress.engine.native_runner import NativeRunner
 from smallpress.engine.randomness import uniforms
 from smallpress.engine.request import Request, SamplingParams
 from smallpress.engine.sampler import sample
+from smallpress.run.errors import UserError
 
 PROMPT = (1, 5, 599, 33, 33, 2, 471, 18, 7, 5, 9)
 
@@ -120,3 +122,21 @@ def test_a_request_generates_alone_what_it_does_among_others_to_the_bit(runner):
     requests = [Request(PROMPT[:n], SamplingParams(max_tokens=12, seed=n)) for n in range(1, 12)]
     together = Engine(runner()).generate(requests)
     assert [Engine(runner()).generate([one])[0].logprobs for one in requests] == [c.logprobs for c in together]
+
+
+@pytest.mark.parametrize("kernels", ["", "scalar"])
+@pytest.mark.parametrize(
+    ("packing", "fits", "too_large"),
+    [("int8", 127 * 65504.0, 127 * 65536.0), ("int4", 65504.0, -65536.0), ("bfloat16", 1e30, np.inf)],
+)
+def test_a_weight_whose_scale_fp16_does_not_hold_is_refused_by_name(config, named, kernels, packing, fits, too_large):
+    name = "layers.1.mlp.up.weight"
+
+    def with_one(value):
+        changed = named[name].copy()
+        changed[79, 47] = value
+        return NativeRunner(config, named | {name: changed}, 4, 4, kernels, packing)
+
+    with_one(fits)
+    with pytest.raises(UserError, match=r"layers\.1\.mlp\.up\.weight holds NaN, infinity, or a number too large"):
+        with_one(too_large)

@@ -5,6 +5,7 @@ import random
 import struct
 import warnings
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ from smallpress.weights.export import WeightsOnDemand, save_hf_folder
 from smallpress.weights.gguf_export import gguf_contents
 from smallpress.weights.gguf_writer import BlockTensor, write_gguf
 from smallpress.weights.load import open_model
-from smallpress.weights.names import GGUF, config_to_gguf, foreign_names, tensor_shapes
-from smallpress.weights.quantization import tensor_formats
+from smallpress.weights.names import config_to_gguf, tensor_shapes
+from smallpress.weights.names_gguf import ROPE_FACTORS, to_gguf_layout
+from smallpress.weights.names_gguf_out import written_factors, written_tensors
+from smallpress.weights.quantization import BY_NAME, tensor_format
 
 NUMBERS = (0, 1, 7, 13, 255, 1 << 15, 1 << 31, (1 << 32) - 1, 1 << 32, 1 << 62, 1 << 63, (1 << 64) - 1)
 VALUES = (None, True, -1, 0, 1, 3, 1 << 31, 1 << 63, 10**400, 1e308, "x", "\ud800", [], [8], {}, {"a": {}})
@@ -47,10 +50,14 @@ def mutate(data: bytes, rng: random.Random) -> bytes:
 
 
 def mutate_numbers(data: bytes, rng: random.Random) -> bytes:
-    """Overwrite one to three bytes or words behind the header's first 24 bytes: the file mostly stays readable."""
+    """Overwrite one to three bytes or words behind the header's first 24 bytes: the file mostly stays readable.
+
+    Half of the time it is among the metadata and the list of tensors, which begin the file.
+    """
     changed = bytearray(data)
+    end = min(len(changed), 1 << 13) if rng.random() < 0.5 else len(changed)
     for _ in range(rng.randint(1, 3)):
-        at, size = rng.randrange(24, len(changed) - 8), rng.choice((1, 1, 1, 4, 8))
+        at, size = rng.randrange(24, end - 8), rng.choice((1, 1, 1, 4, 8))
         changed[at : at + size] = struct.pack("<Q", rng.choice((*NUMBERS, rng.getrandbits(16))))[:size]
     return bytes(changed)
 
@@ -94,23 +101,29 @@ def mutate_json(data: bytes, rng: random.Random) -> bytes:
     return mutate(text, rng) if rng.random() < 0.2 else text
 
 
-def write_small_gguf(path: Path, target: str) -> None:
-    """A llama of one layer with rows of 32, in the formats of `target`, with a vocabulary of letters."""
-    config = ModelConfig(
-        family="llama", vocab_size=11, dim=32, n_layers=1, norm_eps=1e-5, rope_theta=1e4, max_seq_len=64,
-        tied_head=False, attention=GQA(n_heads=2, n_kv_heads=1, head_dim=16), ffn=Dense(inter_dim=64),
-    )  # fmt: skip
-    names, draw = foreign_names(config, GGUF), np.random.default_rng(0)
+SMALL = ModelConfig(
+    family="llama", vocab_size=11, dim=32, n_layers=1, norm_eps=1e-5, rope_theta=1e4, max_seq_len=64,
+    tied_head=False, attention=GQA(n_heads=2, n_kv_heads=1, head_dim=16), ffn=Dense(inter_dim=64),
+)  # fmt: skip
+
+
+def write_small_gguf(path: Path, target: str, config: ModelConfig = SMALL) -> None:
+    """By default a llama of one layer with rows of 32, in the formats of `target`, with a vocabulary of letters."""
+    config = config.model_copy(update={"vocab_size": 11})
+    settings, draw = config_to_gguf(config), np.random.default_rng(0)
     values = {ours: draw.normal(size=shape).astype(np.float32) for ours, shape in tensor_shapes(config).items()}
-    formats = tensor_formats(config, target)
-    tensors = {
-        names[ours]: BlockTensor(formats[ours], value.shape, lambda value=value: value)  # type: ignore[misc]
-        for ours, value in values.items()
-    }
+    tensors: dict[str, BlockTensor] = {}
+    factors = written_factors(config)
+    if factors is not None:
+        tensors[ROPE_FACTORS] = BlockTensor(BY_NAME["F32"], factors.shape, partial(np.copy, factors))
+    for name, tensor in written_tensors(config).items():
+        ours, shape = tensor.ours, tensor.shape
+        make = partial(to_gguf_layout, name, ours, values[ours], config, settings["general.architecture"])
+        tensors[name] = BlockTensor(tensor_format(ours, shape, config, target), shape, make)
     tokens = ["<pad>", "<s>", "</s>", *"abcdef", "ab", "abc"]
     vocabulary = {"model": "gpt2", "pre": "gpt-2", "tokens": tokens, "token_type": [3, 3, 3] + [1] * 8}
     vocabulary |= {"merges": ["a b", "ab c"], "bos_token_id": 1, "eos_token_id": 2, "add_bos_token": False}
-    metadata = config_to_gguf(config) | {f"tokenizer.ggml.{key}": value for key, value in vocabulary.items()}
+    metadata = settings | {f"tokenizer.ggml.{key}": value for key, value in vocabulary.items()}
     write_gguf(path, metadata, tensors, replace=True)
 
 

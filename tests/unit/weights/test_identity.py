@@ -1,7 +1,10 @@
 """A distilled model under the large one's name is said to be one; honest names are left alone."""
 
+import json
+
 import pytest
 
+from smallpress.cli.ls import ls
 from smallpress.weights.identity import misnamed
 from smallpress.weights.load import open_model
 
@@ -32,3 +35,16 @@ def test_a_name_that_says_what_it_is_is_left_alone(distilled, name):
 def test_the_large_model_itself_may_have_its_name(distilled):
     distilled.config = distilled.config.model_copy(update={"family": "deepseek_v3", "n_layers": 61})
     assert misnamed("deepseek-ai/DeepSeek-R1", distilled) is None
+
+
+def test_ls_says_so_of_a_stored_model(distilled, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("SMALLPRESS_HOME", str(tmp_path))
+    for name in ("deepseek-ai/DeepSeek-R1", "org/honest"):
+        folder = tmp_path / "models" / name.replace("/", "--")
+        folder.mkdir(parents=True)
+        (folder / "m.gguf").write_bytes(distilled.path.read_bytes())
+        (folder / "source.json").write_text(json.dumps({"name": name, "model": "m.gguf", "source": "here"}))
+    ls()
+    said = capsys.readouterr()
+    assert said.err.count("\n") == 1 and "DeepSeek-R1 is not the model of 671 billion parameters" in said.err
+    assert "org/honest" in said.out

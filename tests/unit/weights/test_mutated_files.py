@@ -15,13 +15,19 @@ from smallpress.weights.gguf import open_gguf
 from smallpress.weights.load import open_model
 from smallpress.weights.safetensors import open_safetensors
 
-_spec = importlib.util.spec_from_file_location("mutations", Path(__file__).with_name("mutations.py"))
-mutations = sys.modules["mutations"] = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(mutations)
+
+def beside(name):
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+mutations, families = beside("mutations"), beside("families")
 mutate, mutate_header, mutate_json = mutations.mutate, mutations.mutate_header, mutations.mutate_json
 
 N_FILES = 500
-N_USED = 150
+N_USED, N_OTHERS = 150, 50
 """Through everything a model is used for; bench/attack.py has 20,000 of each kind."""
 SECONDS_A_FILE = 1.0
 SPARE_BYTES = 64 << 20
@@ -102,6 +108,17 @@ def test_mutated_ggufs_are_converted_and_quantized_or_refused(tmp_path, target):
         [path], [original], [mutations.mutate_gguf], lambda: mutations.use(path, tmp_path, rng), N_USED, named=False
     )
     assert 5 < used < 145, "the mutations are too weak or too strong to tell anything"
+
+
+@pytest.mark.parametrize("name", ["deepseek_v3", "gemma3", "hunyuan_moe", "llama 3.1"])
+def test_mutated_ggufs_of_other_architectures_are_used_or_refused(tmp_path, name):
+    path, rng = tmp_path / "m.gguf", random.Random(3)
+    mutations.write_small_gguf(path, "q8_0", families.small_configs()[name])
+    original = path.read_bytes()
+    used = attack(
+        [path], [original], [mutations.mutate_gguf], lambda: mutations.use(path, tmp_path, rng), N_OTHERS, named=False
+    )
+    assert 2 < used < N_OTHERS - 2, "the mutations are too weak or too strong to tell anything"
 
 
 @pytest.mark.parametrize("which", ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"])

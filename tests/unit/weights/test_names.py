@@ -12,8 +12,8 @@ from smallpress.weights.names import (
     check_tensors,
     config_from_gguf,
     foreign_names,
-    unpermute,
 )
+from smallpress.weights.names_gguf import unpermute
 from smallpress.weights.names_hf import config_from_hf
 from smallpress.weights.names_hf_out import config_to_hf
 
@@ -238,8 +238,9 @@ def test_a_gguf_without_output_is_tied_and_biases_are_those_there(tmp_path, tiny
         ({"general.architecture": ...}, "architecture None"),
         ({"general.type": "adapter"}, "is no model"),
         ({"split.count": 3}, "llama-gguf-split"),
-        ({"expert_count": 8}, "experts"),
-        ({"rope.scaling.type": "yarn"}, "rope scaling"),
+        ({"expert_count": 8}, "llama.expert_count 8"),
+        ({"rope.scaling.type": "longrope"}, "rope scaling 'longrope'"),
+        ({"logit_scale": 2.0, "odd": 1}, "llama.logit_scale, llama.odd"),
         ({"rope.dimension_count": 2}, "rope.dimension_count"),
         ({"attention.value_length": 8}, "attention.value_length"),
         ({"attention.head_count": [2, 2]}, "llama.attention.head_count is [2, 2]"),
@@ -251,9 +252,3 @@ def test_gguf_metadata_that_makes_no_model_is_refused(tmp_path, tiny_gguf, put, 
     with pytest.raises(UserError) as caught:
         config_from_gguf(*opened(tmp_path, tiny_gguf(put=put)), "here")
     assert words in str(caught.value)
-
-
-def test_a_gguf_with_llama_3s_frequencies_is_refused(tmp_path, tiny_gguf):
-    file = tiny_gguf().tensor("rope_freqs.weight", np.ones(2))
-    with pytest.raises(UserError, match="rope scaling"):
-        config_from_gguf(*opened(tmp_path, file), "here")
