@@ -6,14 +6,13 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
 from smallpress.run.errors import UserError, one_line
 
 TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
-UNSUPPORTED = frozenset(
-    {"tools", "tool_choice", "functions", "function_call", "response_format", "modalities", "audio"}
-)
+UNSUPPORTED = frozenset({"functions", "function_call", "modalities", "audio"})
 MAX_SHOWN = 80
 
 
@@ -55,8 +54,10 @@ def handle_errors(app: FastAPI) -> None:
         return _response(from_user_error(error))
 
     async def invalid(_: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, RequestValidationError)
-        faults = error.errors()
+        assert isinstance(error, RequestValidationError | ValidationError)
+        faults: list[Any] = list(error.errors())
+        if isinstance(error, ValidationError):  # of fields that one door hands on to another
+            faults = [fault | {"loc": ("body", *fault["loc"])} for fault in faults]
         of_one_field = [fault for fault in faults if fault["loc"][:2] == faults[0]["loc"][:2]]
         return _response(_named(max(of_one_field, key=lambda fault: len(fault["loc"]))))
 
@@ -71,6 +72,7 @@ def handle_errors(app: FastAPI) -> None:
     app.add_exception_handler(ApiError, api_error)
     app.add_exception_handler(UserError, user_error)
     app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(ValidationError, invalid)
     app.add_exception_handler(HTTPException, http)
     app.add_exception_handler(Exception, fault)
 

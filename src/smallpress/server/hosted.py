@@ -8,6 +8,7 @@ from smallpress.engine.engine import Engine
 from smallpress.engine.request import SamplingParams
 from smallpress.run.errors import UserError
 from smallpress.server.errors import ApiError
+from smallpress.server.grammar import Vocabulary
 from smallpress.server.metrics import Metrics
 from smallpress.server.worker import Worker
 from smallpress.tokenizer.tokenizer import Tokenizer
@@ -33,6 +34,10 @@ class Hosted:
     worker: Worker | None = None
     engine: Engine | None = None
     metrics: Metrics = field(default_factory=Metrics)
+    vocabulary: Vocabulary = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.vocabulary = Vocabulary(self.tokenizer)
 
     @property
     def capacity(self) -> int:

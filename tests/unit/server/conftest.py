@@ -105,7 +105,10 @@ class Served:
 
 @pytest.fixture
 def start(byte_tokenizer, chatml):
-    """Starts servers that end with the test; `answer` is a text or a function of the prompt's text."""
+    """Starts servers that end with the test; `answer` is a text or a function of the prompt's text.
+
+    With an `engine` that one answers instead.
+    """
     ends: list[Callable[[], None]] = []
 
     def begin(
@@ -116,9 +119,10 @@ def start(byte_tokenizer, chatml):
         wait: bool = True,
         slow=None,
         form="chat",
+        engine=None,
     ) -> Served:
         tokenizer = byte_tokenizer(template)
-        engine = ScriptedEngine(answer if callable(answer) else lambda _: answer, tokenizer)
+        engine = engine or ScriptedEngine(answer if callable(answer) else lambda _: answer, tokenizer)
         params = SamplingParams(temperature=0.6)
 
         def load() -> ScriptedEngine:
@@ -135,7 +139,8 @@ def start(byte_tokenizer, chatml):
         def end() -> None:
             for client in served.clients:
                 client.close()
-            engine.may_step.set()
+            if isinstance(engine, ScriptedEngine):
+                engine.may_step.set()
             server.should_exit = True
             thread.join(20)
             sock.close()
