@@ -5,10 +5,9 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import JSONResponse
 
 from smallpress.server.asked import asked_chat
-from smallpress.server.errors import ApiError
+from smallpress.server.errors import ApiError, Json
 from smallpress.server.fields import ChatBody
 from smallpress.server.generation import Delta, Token
 from smallpress.server.hosted import Models
@@ -38,7 +37,7 @@ def chat_routes(models: Models, meter: Meter, limits: Limits) -> APIRouter:
             return Pieces(_events(running, deltas, bool(body.logprobs), with_usage))
         wholes = await running.whole()
         choices = [_choice(model.tokenizer, i, whole, bool(body.logprobs)) for i, whole in enumerate(wholes)]
-        return JSONResponse(running.head("chat.completion") | {"choices": choices, "usage": running.usage.as_json()})
+        return Json(running.head("chat.completion") | {"choices": choices, "usage": running.usage.as_json()})
 
     return router
 

@@ -7,11 +7,10 @@ from itertools import accumulate
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import JSONResponse
 
 from smallpress.server.asked import Asked, checked_ids, sampling_params
 from smallpress.server.chat import LEAST_LOGPROB
-from smallpress.server.errors import ApiError
+from smallpress.server.errors import ApiError, Json
 from smallpress.server.fields import CompletionBody
 from smallpress.server.forms import answer_grammar
 from smallpress.server.generation import Delta, Token, Usage
@@ -45,7 +44,7 @@ def completion_routes(models: Models, meter: Meter, limits: Limits) -> APIRouter
             with_usage = bool(body.stream_options and body.stream_options.include_usage)
             deltas = await runnings[0].started()
             return Pieces(_events(runnings[0], deltas, texts[0], body.logprobs is not None, with_usage))
-        return JSONResponse(await _whole(runnings, texts, body.logprobs is not None))
+        return Json(await _whole(runnings, texts, body.logprobs is not None))
 
     return router
 

@@ -84,6 +84,10 @@ class Vocabulary:
         except ImportError:
             raise ApiError(501, "answers in a form need llguidance: pip install 'smallpress[serve]'", param) from None
 
+        try:
+            grammar.encode()
+        except UnicodeEncodeError:
+            raise ApiError(400, f"{param} holds half a surrogate pair", param, "invalid_value") from None
         matcher = LLMatcher(self._tokens(), grammar, log_level=0, limits=LLParserLimits(**LIMITS))
         if matcher.is_error():
             raise ApiError(400, f"{param} cannot be followed: {_reason(matcher)}", param, "invalid_schema")

@@ -85,6 +85,10 @@ class Models:
             return "failed"
         return "loading" if any(worker is None for worker in workers) else "ok"
 
+    def busy_seconds(self) -> dict[str, float]:
+        """How long each model that is loaded has computed."""
+        return {model.name: model.engine.stats().busy_seconds for model in self if model.engine is not None}
+
     def close(self) -> None:
         for model in self:
             if model.worker is not None:

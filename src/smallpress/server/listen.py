@@ -13,10 +13,10 @@ from smallpress.server.connection import Connection
 from smallpress.server.gate import LOOPBACK, Keys
 from smallpress.server.hosted import Models
 from smallpress.server.limits import Limits
-from smallpress.server.meter import Rates
+from smallpress.server.meter import Accounts
 
 BACKLOG = 2048
-NOTHING = Rates()
+NOTHING = Accounts()
 HEAD_BYTES = 64 << 10
 
 
@@ -53,13 +53,13 @@ def bound_socket(address: str, port: int, keys: Keys) -> socket.socket:
 
 
 def make_server(
-    models: Models, keys: Keys, limits: Limits, hosts: frozenset[str], drain_seconds: int, rates: Rates = NOTHING
+    models: Models, keys: Keys, limits: Limits, hosts: frozenset[str], drain_seconds: int, accounts: Accounts = NOTHING
 ) -> tuple[uvicorn.Server, Loading]:
     """A server that `run([socket])` starts, and what its loading came to."""
     loading = Loading()
     Connection.head_seconds, Connection.stalled_seconds = limits.head_seconds, limits.stalled_seconds
     config = uvicorn.Config(
-        make_app(models, keys, limits, hosts, loading, rates),
+        make_app(models, keys, limits, hosts, loading, accounts),
         http=Connection,
         ws="none",
         loop="asyncio",
@@ -89,11 +89,11 @@ def serve(
     sock: socket.socket,
     hosts: frozenset[str],
     drain_seconds: int,
-    rates: Rates = NOTHING,
+    accounts: Accounts = NOTHING,
 ) -> None:
     """Answer until SIGINT or SIGTERM; then what streams is given `drain_seconds` to end. UserError: a model is bad."""
     _allow_many_connections(limits.connections)
-    server, loading = make_server(models, keys, limits, hosts, drain_seconds, rates)
+    server, loading = make_server(models, keys, limits, hosts, drain_seconds, accounts)
     _announce(sock, models)
     server.run([sock])
     if isinstance(loading.fault, OSError):

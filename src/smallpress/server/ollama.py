@@ -11,13 +11,12 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import JSONResponse
 from pydantic import Field
 
 from smallpress import __version__
 from smallpress.server.asked import asked_chat
 from smallpress.server.chat import logprobs_json
-from smallpress.server.errors import ApiError
+from smallpress.server.errors import ApiError, Json
 from smallpress.server.fields import (
     Body,
     CalledFunction,
@@ -170,14 +169,14 @@ def ollama_routes(models: Models, meter: Meter, limits: Limits) -> APIRouter:
         model = models.get(_plain(body.model))
         model.ready_worker()
         if not messages:
-            return JSONResponse(_loaded(model, kind))
+            return Json(_loaded(model, kind))
         asked = await off_loop(lambda: asked_chat(model, _as_chat(body, messages, tools), limits))
         answer = _Answer(Running(model, asked, owner_of(request), meter, "ollama"), kind, bool(body.logprobs))
         if body.stream:
             return Pieces(answer.lines(await answer.running.started()), "application/x-ndjson")
         whole = (await answer.running.whole())[0]
         said = answer.said(whole.thinking, whole.answer, whole.calls, whole.tokens)
-        return JSONResponse(said | answer.end(whole.finish_reason))
+        return Json(said | answer.end(whole.finish_reason))
 
     return router
 

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import JSONResponse
 
 from smallpress.server.asked import asked_chat
-from smallpress.server.errors import ApiError
+from smallpress.server.errors import ApiError, Json
 from smallpress.server.generation import Delta
 from smallpress.server.hosted import Models
 from smallpress.server.limits import Limits
@@ -33,7 +32,7 @@ def response_routes(models: Models, meter: Meter, limits: Limits) -> APIRouter:
         if body.stream:
             return Pieces(answer.events(await answer.running.started()))
         whole = (await answer.running.whole())[0]
-        return JSONResponse(answer.said(whole))
+        return Json(answer.said(whole))
 
     return router
 
