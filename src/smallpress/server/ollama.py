@@ -139,6 +139,11 @@ def ollama_routes(models: Models, meter: Meter, limits: Limits) -> APIRouter:
             "models": [_tag(model) | {"context_length": model.capacity} for model in models if model.worker is not None]
         }
 
+    @router.post("/api/embed")
+    @router.post("/api/embeddings")
+    async def embed() -> Response:
+        raise ApiError(501, "this server makes no embeddings")
+
     @router.post("/api/show")
     async def show(body: ShowBody) -> dict[str, Any]:
         model = models.get(_plain(body.model or body.name))
