@@ -32,18 +32,18 @@ def answer_grammar(model: Hosted, body: ChatBody | CompletionBody, tools: Sequen
     forced = choice == "required" or isinstance(choice, NamedTool)
     if answer is None and not forced:
         return None
-    if model.form != "chat":
+    if isinstance(body, ChatBody) and model.form != "chat":
         text = f"{model.name} is asked in the form {model.form}, whose answers are held to no other"
         raise ApiError(400, text, param, "unsupported_parameter")
-    rules = []
+    rules = {}
     if answer is not None and not forced:
-        rules.append(f"answer: {answer}")
+        rules["answer"] = f"answer: {answer}"
     if tools:
         named = [tool for tool in tools if isinstance(choice, NamedTool) and tool.function.name == choice.function.name]
         several = not named and isinstance(body, ChatBody) and body.parallel_tool_calls is not False
-        rules.append(call_rules(form_of(model.tokenizer.chat_template or ""), named or tools, several))
-    starts = [name for name in ("answer", "calls") if any(rule.startswith(f"{name}:") for rule in rules)]
-    return model.vocabulary.compile("\n".join([f"start: {' | '.join(starts)}", *rules]), "tools" if forced else param)
+        rules["calls"] = call_rules(form_of(model.tokenizer.chat_template or ""), named or tools, several)
+    grammar = "\n".join([f"start: {' | '.join(rules)}", *rules.values()])
+    return model.vocabulary.compile(grammar, "tools" if forced else param)
 
 
 def _answer_rule(body: ChatBody | CompletionBody) -> str | None:

@@ -35,7 +35,7 @@ def test_chat_and_generate_whole_and_streamed(start, client_of):
     client = client_of(served)
     done = client.chat("tiny", ASK, options={"temperature": 0, "num_predict": 40, "num_ctx": 512}, keep_alive="5m")
     assert (done.message.thinking, done.message.content, done.done_reason) == ("two", "four", "stop")
-    assert done.done and done.eval_count == 10 and done.total_duration > 0 and done.prompt_eval_count > 0
+    assert done.done and done.eval_count == 12 and done.total_duration > 0 and done.prompt_eval_count > 0
     lines = list(client.chat("tiny:latest", ASK, stream=True, think=True))
     assert "".join(line.message.thinking or "" for line in lines) == "two"
     assert "".join(line.message.content for line in lines) == "four" and lines[-1].done
