@@ -137,7 +137,8 @@ class Choice:
             found += self._calls.push(text) if kind == "answer" else []
         found += self._calls.flush() if at_end else []
         delta.calls = [item for item in found if isinstance(item, Call)]
-        delta.parts = [*parts, *(("answer", item) for item in found if isinstance(item, str))]
+        said: list[tuple[Kind, str]] = [("answer", item) for item in found if isinstance(item, str)]
+        delta.parts = [*parts, *said]
         return delta
 
     def _take(self, pieces: list[Piece]) -> list[Token]:

@@ -21,7 +21,7 @@ from smallpress.tokenizer.tokenizer import Tokenizer
 
 MAX_SCHEMA_CHARS, MAX_SCHEMA_PARTS = 64 << 10, 2000
 """Of a schema as JSON, and of the objects and lists in it; compiling takes time as the square of one's properties."""
-LIMITS = {
+LIMITS: dict[str, Any] = {
     "initial_lexer_fuel": 300_000,
     "step_lexer_fuel": 100_000,
     "step_max_items": 20_000,

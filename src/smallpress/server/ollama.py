@@ -192,7 +192,7 @@ def _as_chat(body: OllamaBody, messages: list[Message], tools: list[Tool] | None
     if body.format == "json":
         format = ResponseFormat(type="json_object")
     elif isinstance(body.format, dict):
-        schema = JsonSchema(schema=body.format)  # type: ignore[call-arg]
+        schema = JsonSchema.model_validate({"schema": body.format})
         format = ResponseFormat(type="json_schema", json_schema=schema)
     options = body.options or Options()
     n_max = options.num_predict if options.num_predict and options.num_predict > 0 else None

@@ -172,7 +172,7 @@ def _format(format: TextFormat | None) -> ResponseFormat | None:
         return None
     if format.type != "json_schema":
         return ResponseFormat(type=format.type)
-    schema = JsonSchema(name=format.name or "answer", schema=format.schema_)  # type: ignore[call-arg]
+    schema = JsonSchema.model_validate({"name": format.name or "answer", "schema": format.schema_})
     return ResponseFormat(type="json_schema", json_schema=schema)
 
 
