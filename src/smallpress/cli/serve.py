@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from smallpress.cli.open_engine import Auto, NumberFormat
     from smallpress.server.gate import Keys
     from smallpress.server.hosted import Hosted
+    from smallpress.server.meter import Accounts
 
 KEY_VARIABLE = "SMALLPRESS_API_KEY"
 MIN_KEY_CHARS = 16
@@ -35,8 +36,9 @@ def serve(
     max_tokens: Annotated[int | None, Parameter(help="The longest answer anybody gets.")] = None,
     rates: Annotated[
         list[str] | None,
-        Parameter(help="Prices: machine_hour=0.5, or hit=, miss=, out= a million tokens; currency=EUR."),
+        Parameter(help="Prices: machine_hour=0.5, or hit=, miss=, out= a million tokens; currency=EUR; MODEL:out=1."),
     ] = None,
+    state: Annotated[Path | None, Parameter(help="A folder in which what was used outlives the server.")] = None,
     drain: Annotated[int, Parameter(help="Seconds that answers have to end in after Ctrl-C.")] = 10,
     offline: Annotated[bool, Parameter(negative="", help="Open no socket but the server's own.")] = False,
 ) -> None:
@@ -49,19 +51,17 @@ def serve(
             raise UserError(f"{name} is {value}", f"give at least {least}")
     if context is not None and context < 16:
         raise UserError(f"context is {context}", "give at least 16")
-    from smallpress.run.settings import load_settings
     from smallpress.server.hosted import Models
     from smallpress.server.limits import Limits
     from smallpress.server.listen import allowed_hosts, bound_socket
     from smallpress.server.listen import serve as answer
-    from smallpress.server.meter import Rates
 
     keys = read_keys(api_keys)
     hosted = Models([open_hosted(model, template, dtype, parallel, context, offline) for model in models])
     limits = Limits() if max_tokens is None else Limits(max_tokens=max_tokens)
-    prices = load_settings(Rates, None, rates or [])
+    accounts = read_accounts(rates or [], [model.name for model in hosted], state)
     with bound_socket(host, port, keys) as sock:
-        answer(hosted, keys, limits, sock, allowed_hosts(host, keys, tuple(allow_host or ())), drain, prices)
+        answer(hosted, keys, limits, sock, allowed_hosts(host, keys, tuple(allow_host or ())), drain, accounts)
 
 
 def open_hosted(
@@ -92,6 +92,26 @@ def open_hosted(
     if form == "chat" and tokenizer.chat_template is None:
         raise UserError(f"{reference} has no chat template", "serve it with --template r1_zero")
     return Hosted(name, tokenizer, params, tokens_each, load, about, form, worked_example_of(form))
+
+
+def read_accounts(words: list[str], models: list[str], state: Path | None) -> "Accounts":
+    """The rates of all models, and of each that is named: `MODEL:out=1`."""
+    from smallpress.run.settings import load_settings, nearest
+    from smallpress.server.meter import Accounts, Rates
+
+    given: dict[str, list[str]] = {"": []}
+    for word in words:
+        key, equals, value = word.partition("=")
+        model, _, field = key.rpartition(":")
+        if model and model not in models:
+            raise UserError(f"the rates name {model}, which is not served", nearest(model, models))
+        if model and field.strip() == "currency":
+            raise UserError(f"the rates of {model} name a currency", "give one for all: currency=EUR")
+        given.setdefault(model, []).append(f"{field}{equals}{value}")
+    card = {model: load_settings(Rates, None, overrides) for model, overrides in given.items()}
+    shared = card.pop("")
+    own = {model: rates.model_copy(update={"currency": shared.currency}) for model, rates in card.items()}
+    return Accounts(shared, own, state)
 
 
 def read_keys(path: Path | None) -> "Keys":

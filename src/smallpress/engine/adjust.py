@@ -1,4 +1,4 @@
-"""Draws that need a whole row of logits in Python: changed logits, and the likeliest tokens beside the one drawn.
+"""Draws that need a row of logits in Python: changed logits, ids held to a form, the likeliest beside the one drawn.
 
 Few requests ask for either, so the runners know nothing of it: they draw every row, and the rows named here are drawn
 again from their changed logits, with the same uniform number.
@@ -13,6 +13,30 @@ from smallpress.engine.randomness import uniforms
 from smallpress.engine.request import SamplingParams
 
 Top = tuple[tuple[int, float], ...]
+
+
+def drawn_again(
+    logits_V: NDArray[np.float32],
+    params: SamplingParams,
+    new_ids: Sequence[int],
+    allowed_I: NDArray[np.intp] | None,
+    id: int,
+) -> tuple[int, float, Top]:
+    """(id, log-probability, likeliest) of the token after `new_ids`; `id` stands where nothing changes the logits.
+
+    `allowed_I` are the ids that may be drawn, or None; the log-probabilities are then over these alone.
+    """
+    if params.changes_logits:
+        logits_V = changed_logits(logits_V, params, new_ids)
+    if allowed_I is not None:
+        logits_V = logits_V[allowed_I]
+    if params.changes_logits or allowed_I is not None:
+        id = draw(logits_V, params, len(new_ids))
+    logprobs_V = log_softmax(logits_V, params.temperature)
+    logprob, top = float(logprobs_V[id]), likeliest(logprobs_V, params.n_top)
+    if allowed_I is None:
+        return id, logprob, top
+    return int(allowed_I[id]), logprob, tuple((int(allowed_I[i]), value) for i, value in top)
 
 
 def changed_logits(

@@ -26,7 +26,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from smallpress.engine.adjust import Top, changed_logits, draw, likeliest, log_softmax
+from smallpress.engine.adjust import Top, drawn_again
 from smallpress.engine.batch import Batch
 from smallpress.engine.drafts import Drafter
 from smallpress.engine.pages import PagePool
@@ -127,7 +127,7 @@ class Engine:
             )
         request_id, self._next_id = self._next_id, self._next_id + 1
         max_len = min(capacity, n_prompt + request.params.max_tokens)
-        drafter = self.drafter() if self.drafter is not None else None
+        drafter = self.drafter() if self.drafter is not None and request.constraint is None else None
         self._live[request_id] = Running(request_id, request, max_len, list(request.prompt_ids), drafter=drafter)
         self.scheduler.add(self._live[request_id])
         return request_id
@@ -168,18 +168,19 @@ class Engine:
     def _adjust(
         self, logits: Any, batch: Batch, draws: list[tuple[Running, int]], ids: list[int], logprobs: list[float]
     ) -> list[Top]:
-        """Draw again, in place, where a request changes its logits; the likeliest tokens of each draw that asks."""
+        """Draw again, in place, where a request asks for what the runners do not know (adjust.py)."""
         tops: list[Top] = [()] * len(draws)
-        wanted = [i for i, (s, _) in enumerate(draws) if s.request.params.n_top or s.request.params.changes_logits]
+        asked = [(s.request.params, s.request.constraint) for s, _ in draws]
+        allowed = [constraint.allowed() if constraint is not None else None for _, constraint in asked]
+        wanted = [
+            i for i, (params, _) in enumerate(asked) if params.n_top or params.changes_logits or allowed[i] is not None
+        ]
         if not wanted:
             return tops
         for i, logits_V in zip(wanted, self.runner.rows(logits, batch, wanted), strict=True):
-            (sequence, k), params = draws[i], draws[i][0].request.params
-            if params.changes_logits:
-                logits_V = changed_logits(logits_V, params, sequence.ids[sequence.n_prompt :] + sequence.draft[:k])
-                ids[i] = draw(logits_V, params, sequence.n_new + k)
-            logprobs_V = log_softmax(logits_V, params.temperature)
-            logprobs[i], tops[i] = float(logprobs_V[ids[i]]), likeliest(logprobs_V, params.n_top)
+            sequence, k = draws[i]
+            new_ids = sequence.ids[sequence.n_prompt :] + sequence.draft[:k]
+            ids[i], logprobs[i], tops[i] = drawn_again(logits_V, asked[i][0], new_ids, allowed[i], ids[i])
         return tops
 
     def _collect(self, sequence: Running, drawn: list[tuple[int, float, Top]]) -> list[Piece]:
@@ -205,6 +206,8 @@ class Engine:
         stopped = id in request.stop_ids
         if request.stopper is not None:
             stopped = request.stopper.push(id) or stopped
+        if request.constraint is not None:
+            stopped = request.constraint.push(id) or stopped
         return "stop" if stopped else "length" if len(sequence.ids) >= sequence.max_len else None
 
     def _finish(self, sequence: Running, reason: FinishReason) -> Completion:

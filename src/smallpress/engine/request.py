@@ -4,6 +4,9 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from smallpress.run.errors import UserError
 
 FinishReason = Literal["stop", "length", "cancelled"]
@@ -14,6 +17,16 @@ class Stopper(Protocol):
 
     def push(self, id: int) -> bool:
         """Take the next id of the completion; True ends it. Called once for each new id, in order."""
+
+
+class Constraint(Protocol):
+    """Holds one completion to a form. The engine asks `allowed` before each draw and gives `push` what was drawn."""
+
+    def allowed(self) -> NDArray[np.intp] | None:
+        """The ids that may come next, at least one, rising; None where any may."""
+
+    def push(self, id: int) -> bool:
+        """Take the next id of the completion; True ends it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +78,16 @@ class SamplingParams:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A prompt to continue. `group` is for the caller to name rollouts of one prompt; the engine goes by the ids."""
+    """A prompt to continue. `group` is for the caller to name rollouts of one prompt; the engine goes by the ids.
+
+    Of a completion with a `constraint` nothing is drafted: what may come next is known one id at a time.
+    """
 
     prompt_ids: tuple[int, ...]
     params: SamplingParams = SamplingParams()
     stop_ids: frozenset[int] = frozenset()
     stopper: Stopper | None = None
+    constraint: Constraint | None = None
     group: Hashable | None = None
 
 

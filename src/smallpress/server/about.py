@@ -3,10 +3,10 @@
 from typing import Any
 
 from fastapi import APIRouter, Response
-from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.responses import PlainTextResponse
 
 from smallpress import __version__
-from smallpress.server.errors import ApiError
+from smallpress.server.errors import ApiError, Json
 from smallpress.server.hosted import Hosted, Models
 from smallpress.server.metrics import prometheus
 
@@ -16,12 +16,14 @@ PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 def about_routes(models: Models) -> APIRouter:
     router = APIRouter()
 
-    @router.get("/health")
-    @router.get("/readyz")
+    loading: dict[int | str, dict[str, Any]] = {503: {"description": "A model is being loaded, or has failed"}}
+
+    @router.get("/health", responses=loading)
+    @router.get("/readyz", responses=loading)
     async def health() -> Response:
         """200 when every model answers; 503 while one is loading or its engine has failed."""
         state = models.state
-        return JSONResponse({"status": state}, 200 if state == "ok" else 503)
+        return Json({"status": state}, 200 if state == "ok" else 503)
 
     @router.get("/livez")
     @router.get("/ping")
@@ -32,7 +34,7 @@ def about_routes(models: Models) -> APIRouter:
     async def version() -> dict[str, str]:
         return {"version": __version__}
 
-    @router.get("/metrics")
+    @router.get("/metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:
         return PlainTextResponse(prometheus(models), media_type=PROMETHEUS)
 

@@ -17,9 +17,11 @@ from smallpress.server.completions import completion_routes
 from smallpress.server.errors import handle_errors
 from smallpress.server.gate import Gate, Keys
 from smallpress.server.hosted import Models
+from smallpress.server.ledger import Ledger
 from smallpress.server.limits import Limits
-from smallpress.server.meter import Meter, Rates
+from smallpress.server.meter import Accounts, Meter
 from smallpress.server.ollama import ollama_routes
+from smallpress.server.openapi import describe
 from smallpress.server.page import page_routes
 from smallpress.server.responses import response_routes
 from smallpress.server.tokens import token_routes
@@ -35,10 +37,11 @@ class Loading:
 
 
 def make_app(
-    models: Models, keys: Keys, limits: Limits, hosts: frozenset[str], loading: Loading, rates: Rates
+    models: Models, keys: Keys, limits: Limits, hosts: frozenset[str], loading: Loading, accounts: Accounts
 ) -> ASGIApp:
-    """The ASGI application; `hosts` as for Gate."""
-    meter = Meter(rates)
+    """The ASGI application; `hosts` as for Gate. UserError: the folder of the accounts cannot be used."""
+    ledger = None if accounts.state is None else Ledger(accounts.state)
+    meter = Meter(accounts.rates, accounts.by_model, ledger, models.busy_seconds)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -46,6 +49,8 @@ def make_app(
         yield
         task.cancel()
         await asyncio.to_thread(models.close)
+        if ledger is not None:
+            ledger.close()
 
     app = FastAPI(title="smallpress", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
     handle_errors(app)
@@ -57,6 +62,7 @@ def make_app(
     app.include_router(token_routes(models))
     app.include_router(page_routes())
     app.include_router(usage_routes(models, meter))
+    describe(app)
     return Gate(app, keys, limits, hosts)
 
 

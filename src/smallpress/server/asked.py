@@ -8,10 +8,13 @@ from typing import Any
 from smallpress.engine.request import SamplingParams
 from smallpress.run.errors import UserError
 from smallpress.server.errors import ApiError, from_user_error
-from smallpress.server.fields import ChatBody, Message, Sampling
+from smallpress.server.fields import ChatBody, Message, Sampling, Tool
+from smallpress.server.forms import answer_grammar, offered_tools
+from smallpress.server.grammar import Grammar
 from smallpress.server.hosted import Hosted
-from smallpress.server.limits import Limits
+from smallpress.server.limits import MAX_TOOLS, Limits
 from smallpress.server.reader import CLOSING, NO_BUDGET, Budget
+from smallpress.server.tools import told_turns
 from smallpress.tokenizer.chat import encode_chat
 from smallpress.tokenizer.prompts import encode_prompt, prompt_form
 from smallpress.tokenizer.thinking import opens_thinking
@@ -24,7 +27,10 @@ TAIL = 16  # ids of the prompt's end in which an open tag is looked for
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One prompt and how `n` completions of it are drawn. `splits`: thinking is told from answer."""
+    """One prompt and how `n` completions of it are drawn. `splits`: thinking is told from answer.
+
+    `functions` are the names a completion may call, `most_calls` at once; `grammar` is what it is held to.
+    """
 
     prompt_ids: tuple[int, ...]
     params: SamplingParams
@@ -34,6 +40,9 @@ class Asked:
     splits: bool = True
     budget: Budget = NO_BUDGET
     tags_answer: bool = False
+    grammar: Grammar | None = None
+    functions: tuple[str, ...] = ()
+    most_calls: int = MAX_TOOLS
 
 
 def sampling_params(
@@ -64,16 +73,25 @@ def asked_chat(model: Hosted, body: ChatBody, limits: Limits) -> Asked:
     max_tokens = body.max_completion_tokens or body.max_tokens
     params = sampling_params(model, body, limits, max_tokens, (body.top_logprobs or 0) if body.logprobs else 0)
     budget = thinking_budget(body)
+    tools = offered_tools(body)
+    grammar = answer_grammar(model, body, tools)
     if model.form != "chat":
         return _asked_in_form(model, body, params, budget)
-    prompt_ids = chat_prompt(model, body.messages, _variables(body, budget))
+    prompt_ids = chat_prompt(model, body.messages, _variables(body, budget), tools)
     opened = opens_thinking(model.tokenizer.decode(prompt_ids[-TAIL:], skip_special=False))
-    return Asked(prompt_ids, params, body.n or 1, tuple(body.stops), opened, True, budget)
+    return Asked(
+        prompt_ids, params, body.n or 1, tuple(body.stops), opened, True, budget,
+        grammar=grammar,
+        functions=tuple(tool.function.name for tool in tools),
+        most_calls=1 if body.parallel_tool_calls is False else MAX_TOOLS,
+    )  # fmt: skip
 
 
 def _asked_in_form(model: Hosted, body: ChatBody, params: SamplingParams, budget: Budget) -> Asked:
     """The last question alone, as the model was trained to be asked: the plain forms remember nothing."""
     form, question = prompt_form(model.form), body.messages[-1]
+    if body.tools:
+        raise ApiError(400, f"{model.name} is asked in the form {form.name}, which has no functions", "tools")
     if question.role != "user":
         raise ApiError(400, "the last message is not the user's", f"messages[{len(body.messages) - 1}].role")
     if any(message.role in ("system", "developer") for message in body.messages):
@@ -106,14 +124,13 @@ def _variables(body: ChatBody, budget: Budget) -> dict[str, Any]:
     return {} if chosen is None else {"enable_thinking": chosen}
 
 
-def chat_prompt(model: Hosted, messages: Sequence[Message], variables: dict[str, Any]) -> tuple[int, ...]:
+def chat_prompt(
+    model: Hosted, messages: Sequence[Message], variables: dict[str, Any], tools: Sequence[Tool] = ()
+) -> tuple[int, ...]:
     """The ids of a conversation in the model's own template, checked against the context."""
-    turns = []
-    for message in messages:
-        role = "system" if message.role == "developer" else message.role
-        turns.append({"role": role, "content": message.text} | ({"name": message.name} if message.name else {}))
+    turns, told = told_turns(model.tokenizer.chat_template or "", messages, tools)
     try:
-        ids = tuple(encode_chat(model.tokenizer, turns, **variables))
+        ids = tuple(encode_chat(model.tokenizer, turns, **variables, **({"tools": told} if told else {})))
     except UserError as error:
         raise from_user_error(error, "messages") from error
     return checked_ids(model, ids, "messages")

@@ -1,13 +1,13 @@
 """POST /v1/chat/completions."""
 
+from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import JSONResponse
 
 from smallpress.server.asked import asked_chat
-from smallpress.server.errors import ApiError
+from smallpress.server.errors import ApiError, Json
 from smallpress.server.fields import ChatBody
 from smallpress.server.generation import Delta, Token
 from smallpress.server.hosted import Models
@@ -15,6 +15,7 @@ from smallpress.server.limits import Limits
 from smallpress.server.meter import Meter
 from smallpress.server.running import Running, Whole, off_loop, owner_of, text_of
 from smallpress.server.sse import DONE, Pieces, event
+from smallpress.tokenizer.calls import Call
 from smallpress.tokenizer.tokenizer import Tokenizer
 
 LEAST_LOGPROB = -9999.0
@@ -36,7 +37,7 @@ def chat_routes(models: Models, meter: Meter, limits: Limits) -> APIRouter:
             return Pieces(_events(running, deltas, bool(body.logprobs), with_usage))
         wholes = await running.whole()
         choices = [_choice(model.tokenizer, i, whole, bool(body.logprobs)) for i, whole in enumerate(wholes)]
-        return JSONResponse(running.head("chat.completion") | {"choices": choices, "usage": running.usage.as_json()})
+        return Json(running.head("chat.completion") | {"choices": choices, "usage": running.usage.as_json()})
 
     return router
 
@@ -45,6 +46,8 @@ def _choice(tokenizer: Tokenizer, index: int, whole: Whole, logprobs: bool) -> d
     message: dict[str, Any] = {"role": "assistant", "content": whole.answer, "refusal": None}
     if whole.thinking:
         message |= {"reasoning": whole.thinking, "reasoning_content": whole.thinking}
+    if whole.calls:
+        message |= {"content": whole.answer or None, "tool_calls": [_call(call) for call in whole.calls]}
     return {
         "index": index,
         "message": message,
@@ -53,12 +56,19 @@ def _choice(tokenizer: Tokenizer, index: int, whole: Whole, logprobs: bool) -> d
     }
 
 
+def _call(call: Call) -> dict[str, Any]:
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+
+
 async def _events(
     running: Running, deltas: AsyncGenerator[Delta, None], logprobs: bool, with_usage: bool
 ) -> AsyncGenerator[bytes, None]:
-    """Chunks; each carries thinking or answer, never both, and the first of each choice the role."""
+    """Chunks; each carries thinking, answer or a call, and the first of each choice the role.
+
+    A call comes when it is complete: its name, then its arguments.
+    """
     head = running.head("chat.completion.chunk") | ({"usage": None} if with_usage else {})
-    tokenizer, begun = running.model.tokenizer, set[int]()
+    tokenizer, begun, n_calls = running.model.tokenizer, set[int](), Counter[int]()
 
     def chunk(index: int, delta: dict[str, Any], tokens: Sequence[Token] = (), reason: str | None = None) -> bytes:
         found = logprobs_json(tokenizer, tokens) if logprobs and tokens else None
@@ -76,6 +86,12 @@ async def _events(
             answer = text_of(delta, "answer")
             if answer or (logprobs and tokens):
                 yield chunk(delta.index, {"content": answer}, tokens)
+            for call in delta.calls:
+                at, whole = {"index": n_calls[delta.index]}, _call(call)
+                n_calls[delta.index] += 1
+                named = whole | {"function": {"name": call.name, "arguments": ""}}
+                yield chunk(delta.index, {"tool_calls": [at | named]})
+                yield chunk(delta.index, {"tool_calls": [at | {"function": {"arguments": call.arguments}}]})
             if delta.finish_reason is not None:
                 yield chunk(delta.index, {}, (), delta.finish_reason)
     except ApiError as error:

@@ -7,12 +7,12 @@ from itertools import accumulate
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import JSONResponse
 
 from smallpress.server.asked import Asked, checked_ids, sampling_params
 from smallpress.server.chat import LEAST_LOGPROB
-from smallpress.server.errors import ApiError
+from smallpress.server.errors import ApiError, Json
 from smallpress.server.fields import CompletionBody
+from smallpress.server.forms import answer_grammar
 from smallpress.server.generation import Delta, Token, Usage
 from smallpress.server.hosted import Hosted, Models
 from smallpress.server.limits import Limits
@@ -44,7 +44,7 @@ def completion_routes(models: Models, meter: Meter, limits: Limits) -> APIRouter
             with_usage = bool(body.stream_options and body.stream_options.include_usage)
             deltas = await runnings[0].started()
             return Pieces(_events(runnings[0], deltas, texts[0], body.logprobs is not None, with_usage))
-        return JSONResponse(await _whole(runnings, texts, body.logprobs is not None))
+        return Json(await _whole(runnings, texts, body.logprobs is not None))
 
     return router
 
@@ -54,6 +54,7 @@ def _asked(model: Hosted, body: CompletionBody, limits: Limits) -> list[Asked]:
     if len(prompts) * (body.n or 1) > limits.choices:
         raise ApiError(400, f"more than {limits.choices} completions are asked for", "prompt", "invalid_value")
     params = sampling_params(model, body, limits, body.max_tokens or DEFAULT_MAX_TOKENS, body.logprobs or 0)
+    grammar = answer_grammar(model, body)
     return [
         Asked(
             checked_ids(model, _ids(model.tokenizer, prompt), "prompt"),
@@ -61,6 +62,7 @@ def _asked(model: Hosted, body: CompletionBody, limits: Limits) -> list[Asked]:
             body.n or 1,
             tuple(body.stops),
             splits=False,
+            grammar=grammar,
         )
         for i, prompt in enumerate(prompts)
     ]

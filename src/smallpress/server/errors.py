@@ -6,15 +6,15 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
 from smallpress.run.errors import UserError, one_line
 
 TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
-UNSUPPORTED = frozenset(
-    {"tools", "tool_choice", "functions", "function_call", "response_format", "modalities", "audio"}
-)
+UNSUPPORTED = frozenset({"functions", "function_call", "modalities", "audio"})
 MAX_SHOWN = 80
+OLLAMA_PATHS = "/api/"
 
 
 class ApiError(Exception):
@@ -46,43 +46,60 @@ def from_user_error(error: UserError, param: str | None = None) -> ApiError:
 def handle_errors(app: FastAPI) -> None:
     """Every error leaves the server in this shape; 422 and tracebacks never do."""
 
-    async def api_error(_: Request, error: Exception) -> JSONResponse:
+    async def api_error(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, ApiError)
-        return _response(error)
+        return error_response(error, request.url.path)
 
-    async def user_error(_: Request, error: Exception) -> JSONResponse:
+    async def user_error(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, UserError)
-        return _response(from_user_error(error))
+        return error_response(from_user_error(error), request.url.path)
 
-    async def invalid(_: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, RequestValidationError)
-        faults = error.errors()
+    async def invalid(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, RequestValidationError | ValidationError)
+        faults: list[Any] = list(error.errors())
+        if isinstance(error, ValidationError):  # of fields that one door hands on to another
+            faults = [fault | {"loc": ("body", *fault["loc"])} for fault in faults]
         of_one_field = [fault for fault in faults if fault["loc"][:2] == faults[0]["loc"][:2]]
-        return _response(_named(max(of_one_field, key=lambda fault: len(fault["loc"]))))
+        return error_response(_named(max(of_one_field, key=lambda fault: len(fault["loc"]))), request.url.path)
 
-    async def http(_: Request, error: Exception) -> JSONResponse:
+    async def http(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
         known = {400: "the body is not JSON that can be read", 404: "there is no such path", 405: "not by this method"}
-        return _response(ApiError(error.status_code, known.get(error.status_code, str(error.detail))))
+        ours = ApiError(error.status_code, known.get(error.status_code, str(error.detail)))
+        ours.headers |= dict(error.headers or {})
+        return error_response(ours, request.url.path)
 
-    async def fault(_: Request, error: Exception) -> JSONResponse:
-        return _response(ApiError(500, f"this is a fault of smallpress ({type(error).__name__})"))
+    async def fault(request: Request, error: Exception) -> JSONResponse:
+        ours = ApiError(500, f"this is a fault of smallpress ({type(error).__name__})")
+        return error_response(ours, request.url.path)
 
     app.add_exception_handler(ApiError, api_error)
     app.add_exception_handler(UserError, user_error)
     app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(ValidationError, invalid)
     app.add_exception_handler(HTTPException, http)
     app.add_exception_handler(Exception, fault)
 
 
-def _response(error: ApiError) -> JSONResponse:
-    """ASCII only: what is quoted from a request may hold half a surrogate pair."""
-    return AsciiJson(error.body(), error.status, error.headers)
+def error_response(error: ApiError, path: str, **headers: str) -> JSONResponse:
+    """OpenAI's shape; on Ollama's paths the text alone is `error`, as Ollama's clients show it."""
+    body = error.body()
+    if path.startswith(OLLAMA_PATHS):
+        body = {"error": error.message, "param": error.param, "code": error.code}
+    return Json(body, error.status, error.headers | headers)
 
 
-class AsciiJson(JSONResponse):
+class Json(JSONResponse):
+    """What is quoted from a request may hold half a surrogate pair: UTF-8 has no form for it, JSON has an escape."""
+
     def render(self, content: Any) -> bytes:
-        return json.dumps(content, ensure_ascii=True, separators=(",", ":")).encode()
+        return json_bytes(content)
+
+
+def json_bytes(content: Any) -> bytes:
+    return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode(
+        errors="backslashreplace"
+    )
 
 
 def _named(fault: dict[str, Any]) -> ApiError:

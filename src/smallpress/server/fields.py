@@ -1,19 +1,31 @@
 """What requests of OpenAI's shape may hold: an unknown field or a value out of bounds is an error that names it."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from smallpress.server.limits import MAX_BIASES, MAX_MESSAGES, MAX_STOP_CHARS, MAX_STOPS, MAX_TOP_LOGPROBS
+from smallpress.server.limits import (
+    MAX_BIASES,
+    MAX_MESSAGES,
+    MAX_REGEX_CHARS,
+    MAX_STOP_CHARS,
+    MAX_STOPS,
+    MAX_TEXTS,
+    MAX_TOOLS,
+    MAX_TOP_LOGPROBS,
+)
 
 Positive = Annotated[int, Field(ge=1, le=2**31)]
 StopString = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
 
 
+FUNCTION_NAME = r"^[a-zA-Z0-9_.-]{1,64}$"
+
+
 class Body(BaseModel):
     """Strict: "5" is no number, and NaN is none either."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, populate_by_name=True)
 
 
 class Ignored(Body):
@@ -76,10 +88,24 @@ class TextPart(Body):
     text: str
 
 
+class CalledFunction(Body):
+    name: str = Field(max_length=256)
+    arguments: str = Field(description="JSON of an object")
+
+
+class SentCall(Body):
+    """A call that the assistant made in an earlier turn."""
+
+    id: str
+    type: Literal["function"] = "function"
+    function: CalledFunction
+    index: int | None = None
+
+
 class Message(Body):
     """Reasoning that a client sends back is taken and dropped: a model does not see its earlier thinking."""
 
-    role: Literal["system", "developer", "user", "assistant"]
+    role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | list[TextPart] | None = None
     name: str | None = None
     reasoning: str | None = None
@@ -87,7 +113,8 @@ class Message(Body):
     refusal: None = None
     audio: None = None
     function_call: None = None
-    tool_calls: None = None
+    tool_calls: list[SentCall] | None = Field(default=None, max_length=MAX_TOOLS)
+    tool_call_id: str | None = None
     annotations: list[Any] | None = Field(default=None, max_length=0)
 
     @property
@@ -97,8 +124,59 @@ class Message(Body):
         return self.content or ""
 
 
-class PlainText(Body):
-    type: Literal["text"]
+class JsonSchema(Body):
+    name: str = Field(default="answer", pattern=r"^[a-zA-Z0-9_-]{1,64}$")
+    description: str | None = None
+    schema_: dict[str, Any] | None = Field(default=None, alias="schema", description="any object where it is left out")
+    strict: bool | None = Field(default=None, description="every schema is followed strictly")
+
+
+class ResponseFormat(Body):
+    """What the answer is held to; thinking is free."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+
+    @model_validator(mode="after")
+    def _has_schema(self) -> Self:
+        if (self.type == "json_schema") != (self.json_schema is not None):
+            raise ValueError("json_schema is given with the type json_schema, and only with it")
+        return self
+
+
+class StructuredOutputs(Body):
+    """vLLM's: exactly one of the three."""
+
+    json_: dict[str, Any] | None = Field(default=None, alias="json")
+    regex: str | None = Field(default=None, min_length=1, max_length=MAX_REGEX_CHARS)
+    choice: list[str] | None = Field(default=None, min_length=1, max_length=MAX_TEXTS)
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if sum(value is not None for value in (self.json_, self.regex, self.choice)) != 1:
+            raise ValueError("exactly one of json, regex and choice is given")
+        return self
+
+
+class Function(Body):
+    name: str = Field(pattern=FUNCTION_NAME)
+    description: str | None = None
+    parameters: dict[str, Any] | None = Field(default=None, description="a JSON Schema of an object")
+    strict: bool | None = None
+
+
+class Tool(Body):
+    type: Literal["function"]
+    function: Function
+
+
+class NamedFunction(Body):
+    name: str
+
+
+class NamedTool(Body):
+    type: Literal["function"]
+    function: NamedFunction
 
 
 class TemplateVariables(Body):
@@ -117,9 +195,10 @@ class ChatBody(Sampling):
     soft_thinking_budget: int | None = Field(default=None, ge=0, le=2**31, description="the sentence is still finished")
     thinking_closing: str | None = Field(default=None, max_length=1024, description="said where the thinking is cut")
     chat_template_kwargs: TemplateVariables | None = None
-    response_format: PlainText | None = None
-    tools: list[Any] | None = Field(default=None, max_length=0)
-    tool_choice: Literal["none", "auto"] | None = None
+    response_format: ResponseFormat | None = None
+    structured_outputs: StructuredOutputs | None = None
+    tools: list[Tool] | None = Field(default=None, max_length=MAX_TOOLS)
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = None
     store: Literal[False] | None = None
     modalities: list[Literal["text"]] | None = None
@@ -133,3 +212,5 @@ class CompletionBody(Sampling):
     logprobs: int | None = Field(default=None, ge=0, le=MAX_TOP_LOGPROBS)
     best_of: Literal[1] | None = None
     suffix: None = None
+    response_format: ResponseFormat | None = None
+    structured_outputs: StructuredOutputs | None = None

@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from smallpress.server.errors import ApiError, AsciiJson
+from smallpress.server.errors import ApiError, error_response
 from smallpress.server.limits import Limits
 
 OPEN_PATHS = frozenset({"/health", "/ping", "/livez", "/readyz", "/", "/favicon.ico"})
@@ -58,8 +58,7 @@ class Gate:
             owner = self._admit(scope)
             body = await self._body(scope, receive)
         except ApiError as error:
-            headers = error.headers | {"Connection": "close"}
-            return await AsciiJson(error.body(), error.status, headers)(scope, receive, send)
+            return await error_response(error, scope["path"], Connection="close")(scope, receive, send)
         except ClientGone:
             return
         scope["state"]["owner"] = owner

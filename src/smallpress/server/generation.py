@@ -8,9 +8,11 @@ from dataclasses import dataclass, field, replace
 from smallpress.engine.adjust import Top
 from smallpress.engine.request import Piece, Request
 from smallpress.server.asked import Asked
+from smallpress.server.grammar import Following
 from smallpress.server.hosted import Hosted
 from smallpress.server.reader import Reader
 from smallpress.server.worker import Stream
+from smallpress.tokenizer.calls import Call, CallReader
 from smallpress.tokenizer.thinking import Kind
 
 
@@ -26,12 +28,13 @@ class Token:
 
 @dataclass(slots=True)
 class Delta:
-    """What one step added to one choice; `finish_reason` is set on the last."""
+    """What one step added to one choice; `finish_reason` is set on the last. Calls come behind the parts."""
 
     index: int
     parts: list[tuple[Kind, str]]
     tokens: list[Token]
     finish_reason: str | None = None
+    calls: list[Call] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -68,8 +71,15 @@ class Choice:
     ids: list[int] = field(default_factory=list)
     _said: Reader = field(init=False)
     _stopper: Reader | None = field(init=False)
+    _following: Following | None = None
+    _calls: CallReader | None = None
 
     def __post_init__(self) -> None:
+        asked = self.asked
+        if asked.grammar is not None:
+            self._following = asked.grammar.begin(asked.opened, asked.splits and asked.budget.hard != 0)
+        if asked.functions:
+            self._calls = CallReader(asked.functions, asked.most_calls)
         self._said = self._reader()
         budget = self.asked.budget
         watched = self.asked.stops or budget.soft is not None or budget.hard is not None
@@ -77,7 +87,10 @@ class Choice:
 
     def _reader(self) -> Reader:
         asked = self.asked
-        return Reader(self.model.tokenizer, asked.stops, asked.opened, asked.splits, asked.budget, asked.tags_answer)
+        return Reader(
+            self.model.tokenizer, asked.stops, asked.opened, asked.splits, asked.budget, asked.tags_answer,
+            thinks_once=asked.grammar is not None,
+        )  # fmt: skip
 
     async def deltas(self) -> AsyncGenerator[Delta, None]:
         """Until the completion ends; leaving early cancels it in the engine."""
@@ -86,7 +99,7 @@ class Choice:
         n_max = min(self.asked.params.max_tokens, self.model.capacity - len(prompt_ids))
         while len(self.ids) < n_max:
             params = replace(self.asked.params, max_tokens=n_max - len(self.ids), seed=self._seed())
-            request = Request(prompt_ids + tuple(self.ids), params, eos_ids, self._stopper)
+            request = Request(prompt_ids + tuple(self.ids), params, eos_ids, self._stopper, self._following)
             self.stream = worker.submit(request, self.model.metrics.ended)
             try:
                 async for pieces in self.stream.pieces():
@@ -95,7 +108,9 @@ class Choice:
                         reason = completion.finish_reason
                         if self.index == 0 and len(completion.ids) == len(self.ids):
                             self.usage.n_hit = completion.n_cached
-                    yield Delta(self.index, self._said.take(), tokens)
+                    if self._following is not None and self._following.fault is not None:
+                        raise self._following.fault
+                    yield self._delta(tokens)
             finally:
                 worker.cancel(self.stream)
             if not self._said.over_budget or self.ids[-1] in eos_ids:
@@ -106,8 +121,25 @@ class Choice:
                 break
             self._close_thinking(closing)
         self._said.flush()
+        last = self._delta([], at_end=True)
         reason = "stop" if self._said.stopped else reason
-        yield Delta(self.index, self._said.take(), [], reason)
+        called = self._calls is not None and self._calls.n_calls > 0
+        last.finish_reason = "tool_calls" if called and reason == "stop" else reason
+        yield last
+
+    def _delta(self, tokens: list[Token], at_end: bool = False) -> Delta:
+        """What has become certain; with the calls in it apart where there are functions to call."""
+        delta = Delta(self.index, self._said.take(), tokens)
+        if self._calls is None:
+            return delta
+        parts, found = [part for part in delta.parts if part[0] != "answer"], list[str | Call]()
+        for kind, text in delta.parts:
+            found += self._calls.push(text) if kind == "answer" else []
+        found += self._calls.flush() if at_end else []
+        delta.calls = [item for item in found if isinstance(item, Call)]
+        said: list[tuple[Kind, str]] = [("answer", item) for item in found if isinstance(item, str)]
+        delta.parts = [*parts, *said]
+        return delta
 
     def _take(self, pieces: list[Piece]) -> list[Token]:
         tokens, n_before = [], self._said.n_thinking
@@ -135,6 +167,8 @@ class Choice:
             assert reader is not None
             reader.close(closing)
             reader.n_thinking = 0
+        if self._following is not None:
+            self._following.close()
         return prompt_ids + tuple(closing)
 
     def _close_thinking(self, closing: list[int]) -> None:
@@ -142,6 +176,8 @@ class Choice:
         n_before = self._said.n_thinking
         for reader in (self._said, self._stopper):
             reader.close(closing)
+        if self._following is not None:
+            self._following.close()
         self.ids += closing
         self.usage.n_new += len(closing)
         self.usage.n_thinking += self._said.n_thinking - n_before

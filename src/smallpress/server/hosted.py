@@ -8,6 +8,7 @@ from smallpress.engine.engine import Engine
 from smallpress.engine.request import SamplingParams
 from smallpress.run.errors import UserError
 from smallpress.server.errors import ApiError
+from smallpress.server.grammar import Vocabulary
 from smallpress.server.metrics import Metrics
 from smallpress.server.worker import Worker
 from smallpress.tokenizer.tokenizer import Tokenizer
@@ -33,6 +34,10 @@ class Hosted:
     worker: Worker | None = None
     engine: Engine | None = None
     metrics: Metrics = field(default_factory=Metrics)
+    vocabulary: Vocabulary = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.vocabulary = Vocabulary(self.tokenizer)
 
     @property
     def capacity(self) -> int:
@@ -79,6 +84,10 @@ class Models:
         if any(worker is not None and worker.failed for worker in workers):
             return "failed"
         return "loading" if any(worker is None for worker in workers) else "ok"
+
+    def busy_seconds(self) -> dict[str, float]:
+        """How long each model that is loaded has computed."""
+        return {model.name: model.engine.stats().busy_seconds for model in self if model.engine is not None}
 
     def close(self) -> None:
         for model in self:

@@ -14,10 +14,10 @@ from smallpress.server.connection import Connection
 from smallpress.server.gate import LOOPBACK, Keys
 from smallpress.server.hosted import Models
 from smallpress.server.limits import Limits
-from smallpress.server.meter import Rates
+from smallpress.server.meter import Accounts
 
 BACKLOG = 2048
-NOTHING = Rates()
+NOTHING = Accounts()
 HEAD_BYTES = 64 << 10
 
 
@@ -54,11 +54,11 @@ def bound_socket(address: str, port: int, keys: Keys) -> socket.socket:
 
 
 def make_server(
-    models: Models, keys: Keys, limits: Limits, hosts: frozenset[str], drain_seconds: int, rates: Rates = NOTHING
+    models: Models, keys: Keys, limits: Limits, hosts: frozenset[str], drain_seconds: int, accounts: Accounts = NOTHING
 ) -> tuple[uvicorn.Server, Loading]:
     """A server that `run([socket])` starts, and what its loading came to."""
     loading = Loading()
-    server = http_server(make_app(models, keys, limits, hosts, loading, rates), limits, drain_seconds)
+    server = http_server(make_app(models, keys, limits, hosts, loading, accounts), limits, drain_seconds)
 
     def stop() -> None:
         server.should_exit = True
@@ -95,11 +95,11 @@ def serve(
     sock: socket.socket,
     hosts: frozenset[str],
     drain_seconds: int,
-    rates: Rates = NOTHING,
+    accounts: Accounts = NOTHING,
 ) -> None:
     """Answer until SIGINT or SIGTERM; then what streams is given `drain_seconds` to end. UserError: a model is bad."""
     _allow_many_connections(limits.connections)
-    server, loading = make_server(models, keys, limits, hosts, drain_seconds, rates)
+    server, loading = make_server(models, keys, limits, hosts, drain_seconds, accounts)
     announce(sock, f"serving {', '.join(model.name for model in models)}")
     server.run([sock])
     if isinstance(loading.fault, OSError):

@@ -1,13 +1,17 @@
 """Who used how much of which model, and what it costs."""
 
+import time
 from collections import defaultdict
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
 from smallpress.run.settings import Settings
 from smallpress.server.generation import Usage
+from smallpress.server.ledger import Ledger
 
 MILLION = 1_000_000
 PUBLISHED = {"deepseek-reasoner, January 2025": (0.14, 0.55, 2.19), "o1, January 2025": (7.5, 15.0, 60.0)}
@@ -22,6 +26,18 @@ class Rates(Settings):
     hit: float = Field(default=0.0, ge=0)
     miss: float = Field(default=0.0, ge=0)
     out: float = Field(default=0.0, ge=0)
+
+
+FREE = Rates()
+
+
+@dataclass(frozen=True, slots=True)
+class Accounts:
+    """What is paid, for a model in `by_model` by its own rates, and the folder in which what was used is kept."""
+
+    rates: Rates = FREE
+    by_model: Mapping[str, Rates] = field(default_factory=dict)
+    state: Path | None = None
 
 
 @dataclass(slots=True)
@@ -50,36 +66,53 @@ class Counts:
 
 
 class Meter:
-    """Counts since the server started, by key's name and model."""
+    """Counts by key's name and model, since the server started or since the ledger was begun.
 
-    def __init__(self, rates: Rates) -> None:
-        self.rates = rates
+    `busy_seconds` says how long each model's engine has computed since the server started.
+    """
+
+    def __init__(
+        self,
+        rates: Rates = FREE,
+        by_model: Mapping[str, Rates] | None = None,
+        ledger: Ledger | None = None,
+        busy_seconds: Callable[[], dict[str, float]] = dict,
+    ) -> None:
+        self.rates, self.by_model, self._ledger = rates, by_model or {}, ledger
         self.counts: dict[tuple[str, str], Counts] = defaultdict(Counts)
+        self._busy_seconds, self._kept, self._earlier = busy_seconds, defaultdict[str, float](float), dict[str, float]()
+        if ledger is not None:
+            self.counts |= {place: Counts(*row) for place, row in ledger.used.items()}
+            self._earlier = ledger.busy
+        self.since = int(time.time()) if ledger is None else ledger.since
 
     def charge(self, owner: str, model: str, usage: Usage) -> None:
         """A request that ended before its first token is not charged."""
         if usage.n_new == 0:
             return
-        counts = self.counts[owner, model]
-        counts.n_requests += 1
-        counts.n_hit += usage.n_hit
-        counts.n_miss += usage.n_prompt - usage.n_hit
-        counts.n_new += usage.n_new
-        counts.n_thinking += usage.n_thinking
+        more = Counts(1, usage.n_hit, usage.n_prompt - usage.n_hit, usage.n_new, usage.n_thinking)
+        self.counts[owner, model] = _sum(self.counts[owner, model], more)
+        if self._ledger is not None:
+            seconds = self._busy_seconds().get(model, 0.0)
+            self._ledger.add(owner, model, _columns(more), seconds - self._kept[model])
+            self._kept[model] = seconds
 
     def report(self, busy_seconds: dict[str, float], owner: str | None = None) -> dict[str, Any]:
-        """The page /usage. `busy_seconds`: of each model's engine; `owner`: show this one's rows only.
+        """The page /usage. `busy_seconds`: of each model's engine, since the start; `owner`: show this one's rows only.
 
         The machine's price is shared out by the tokens each row had computed. Idle time is nobody's: it is in the cost
         of a million tokens only as far as the machine was kept busy.
         """
+        busy_seconds = {model: seconds + self._earlier.get(model, 0.0) for model, seconds in busy_seconds.items()}
         rows = []
         for (name, model), counts in sorted(self.counts.items()):
             if owner in (None, name):
                 cost = self._cost(counts, model, busy_seconds.get(model, 0.0))
                 rows.append({"key": name, "model": model, "tokens": counts.as_json(), "cost": round(cost, 9)})
         return {
+            "since": self.since,
             "rates": self.rates.model_dump(),
+            "rates_by_model": {model: rates.model_dump() for model, rates in self.by_model.items()},
             "rows": rows,
             "models": {model: self._speed(model, seconds) for model, seconds in busy_seconds.items()},
             "published_per_million": {
@@ -87,15 +120,18 @@ class Meter:
             },
         }
 
+    def _rates_of(self, model: str) -> Rates:
+        return self.by_model.get(model, self.rates)
+
     def _of_model(self, model: str) -> Counts:
         total = Counts()
         for (_, name), counts in self.counts.items():
             if name == model:
-                total = Counts(*(a + b for a, b in zip(_columns(total), _columns(counts), strict=True)))
+                total = _sum(total, counts)
         return total
 
     def _cost(self, counts: Counts, model: str, seconds: float) -> float:
-        rates, computed = self.rates, self._of_model(model).n_computed
+        rates, computed = self._rates_of(model), self._of_model(model).n_computed
         share = counts.n_computed / computed if computed else 0.0
         tokens = counts.n_hit * rates.hit + counts.n_miss * rates.miss + counts.n_new * rates.out
         return share * seconds / 3600 * rates.machine_hour + tokens / MILLION
@@ -104,12 +140,16 @@ class Meter:
         """What this machine did while it computed, and what a million tokens of completions cost at that pace."""
         n_new = self._of_model(model).n_new
         pace = n_new / seconds if seconds else 0.0
-        cost = MILLION / pace / 3600 * self.rates.machine_hour if pace else None
+        cost = MILLION / pace / 3600 * self._rates_of(model).machine_hour if pace else None
         return {
             "busy_seconds": round(seconds, 3),
             "completion_tokens_per_second": round(pace, 2),
             "machine_cost_per_million_completion_tokens": None if cost is None else round(cost, 6),
         }
+
+
+def _sum(first: Counts, second: Counts) -> Counts:
+    return Counts(*(a + b for a, b in zip(_columns(first), _columns(second), strict=True)))
 
 
 def _columns(counts: Counts) -> list[int]:

@@ -31,6 +31,7 @@ class Reader:
 
     Stop strings are looked for in the answer only: a person who stops at a blank line does not mean the thinking.
     With `tags_answer` the tags of an answer are taken away, as those of thinking are.
+    Where it `thinks_once`, tags in the answer are text.
     `n_thinking` counts the ids of the thinking, its tags included.
     """
 
@@ -42,9 +43,10 @@ class Reader:
         splits: bool = True,
         budget: Budget | None = None,
         tags_answer: bool = False,
+        thinks_once: bool = False,
     ) -> None:
         self._decoder, self._stop = StreamDecoder(tokenizer), StopText(stops)
-        self._splitter = ThinkingSplitter(opened) if splits else None
+        self._splitter = ThinkingSplitter(opened, once=thinks_once) if splits else None
         self._tags = ThinkingSplitter(tags=ANSWER_TAGS) if tags_answer else None
         self._tokenizer, self.budget = tokenizer, budget or NO_BUDGET
         self._ready: list[tuple[Kind, str]] = []

@@ -16,6 +16,7 @@ from smallpress.server.errors import ApiError
 from smallpress.server.generation import Choice, Delta, Token, Usage, merged
 from smallpress.server.hosted import Hosted
 from smallpress.server.meter import Meter
+from smallpress.tokenizer.calls import Call
 from smallpress.tokenizer.thinking import Kind
 
 Made = TypeVar("Made")
@@ -87,11 +88,13 @@ class Whole:
     answer: str = ""
     tokens: list[Token] = field(default_factory=list)
     finish_reason: str = "length"
+    calls: list[Call] = field(default_factory=list)
 
     def add(self, delta: Delta) -> None:
         self.thinking += text_of(delta, "thinking")
         self.answer += text_of(delta, "answer")
         self.tokens += delta.tokens
+        self.calls += delta.calls
         self.finish_reason = delta.finish_reason or self.finish_reason
 
 

@@ -1,12 +1,13 @@
 """Answers that come in pieces: server-sent events, and lines of JSON."""
 
-import json
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
 from fastapi import Response
 from starlette.types import Receive, Scope, Send
+
+from smallpress.server.errors import json_bytes
 
 DONE = b"data: [DONE]\n\n"
 
@@ -29,8 +30,8 @@ class Pieces(Response):
 
 def event(data: dict[str, Any], name: str | None = None) -> bytes:
     head = f"event: {name}\n" if name else ""
-    return f"{head}data: {json.dumps(data, ensure_ascii=False, separators=(',', ':'))}\n\n".encode()
+    return head.encode() + b"data: " + json_bytes(data) + b"\n\n"
 
 
 def line(data: dict[str, Any]) -> bytes:
-    return (json.dumps(data, ensure_ascii=False, separators=(",", ":")) + "\n").encode()
+    return json_bytes(data) + b"\n"

@@ -6,10 +6,11 @@ from fastapi import APIRouter
 from pydantic import Field
 
 from smallpress.server.asked import checked_ids
-from smallpress.server.fields import Body, Message
+from smallpress.server.fields import Body, Message, Tool
 from smallpress.server.hosted import Hosted, Models
-from smallpress.server.limits import MAX_MESSAGES
+from smallpress.server.limits import MAX_MESSAGES, MAX_TOOLS
 from smallpress.server.running import off_loop
+from smallpress.server.tools import told_turns
 from smallpress.tokenizer.chat import encode_chat
 
 
@@ -18,6 +19,7 @@ class TokenizeBody(Body):
 
     model: str | None = None
     prompt: str | None = None
+    tools: list[Tool] | None = Field(default=None, max_length=MAX_TOOLS)
     messages: list[Message] | None = Field(default=None, min_length=1, max_length=MAX_MESSAGES)
     add_special_tokens: bool = True
     add_generation_prompt: bool = True
@@ -54,8 +56,8 @@ def token_routes(models: Models) -> APIRouter:
 def _ids(model: Hosted, body: TokenizeBody) -> list[int]:
     tokenizer = model.tokenizer
     if body.messages is not None:
-        turns = [{"role": message.role, "content": message.text} for message in body.messages]
-        return encode_chat(tokenizer, turns, body.add_generation_prompt)
+        turns, told = told_turns(tokenizer.chat_template or "", body.messages, body.tools or [])
+        return encode_chat(tokenizer, turns, body.add_generation_prompt, **({"tools": told} if told else {}))
     adds_bos = body.add_special_tokens and tokenizer.adds_bos and tokenizer.bos_id is not None
     bos = [tokenizer.bos_id] if adds_bos and tokenizer.bos_id is not None else []
     return bos + tokenizer.encode(body.prompt or "")

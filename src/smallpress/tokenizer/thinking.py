@@ -12,7 +12,7 @@ class ThinkingSplitter:
 
     Text between `<think>` and `</think>` is thinking, everything else answer; tags may be cut anywhere between pieces
     and are not given out, nor is the white space around them. `opened` where the prompt ends inside an open tag; other
-    `tags` tell other things apart.
+    `tags` tell other things apart. Where there is thinking `once` only, tags in the answer are ordinary text.
     Thinking that is never closed stays thinking; a second pair of tags is thinking again. A `<think>` right after the
     one that opened is dropped (R1 now and then repeats the prompt's); elsewhere inside thinking it is ordinary text, as
     a `</think>` is outside.
@@ -22,8 +22,8 @@ class ThinkingSplitter:
     [('thinking', '2 + 2'), ('answer', '4')]
     """
 
-    def __init__(self, opened: bool = False, tags: tuple[str, str] = (OPEN, CLOSE)) -> None:
-        self._thinking, self._tags = opened, tags
+    def __init__(self, opened: bool = False, tags: tuple[str, str] = (OPEN, CLOSE), once: bool = False) -> None:
+        self._thinking, self._tags, self._once = opened, tags, once
         self._held = ""  # what cannot be given out yet: white space, then perhaps the beginning of a tag
         self._at_edge = True  # nothing but white space since the last tag
 
@@ -31,6 +31,9 @@ class ThinkingSplitter:
         """The pieces that `text` makes certain."""
         out: list[tuple[Kind, str]] = []
         text, self._held = self._held + text, ""
+        if self._once and not self._thinking and not self._at_edge:
+            self._emit(out, text)
+            return out
         while True:
             if self._thinking and self._at_edge:
                 text = self._without_repetition(text)
@@ -43,7 +46,7 @@ class ThinkingSplitter:
             text = text[at + len(self._tag) :]
             self._thinking = not self._thinking
             self._at_edge = True
-        certain = text[: len(text) - _overlap(text, self._tag)].rstrip()
+        certain = text[: len(text) - overlap(text, self._tag)].rstrip()
         self._emit(out, certain)
         self._held = text[len(certain) :]
         return out
@@ -69,7 +72,7 @@ class ThinkingSplitter:
     @property
     def within_tag(self) -> bool:
         """Whether the text so far ends with what may be the beginning of the next tag."""
-        return _overlap(self._held, self._tag) > 0
+        return overlap(self._held, self._tag) > 0
 
     @property
     def _tag(self) -> str:
@@ -104,6 +107,6 @@ def opens_thinking(prompt: str) -> bool:
     return prompt.rstrip().endswith(OPEN)
 
 
-def _overlap(text: str, tag: str) -> int:
+def overlap(text: str, tag: str) -> int:
     """The length of the longest end of `text` that is a beginning of `tag`."""
     return next((n for n in range(min(len(text), len(tag) - 1), 0, -1) if text.endswith(tag[:n])), 0)

@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from smallpress.run.atomic import write_file
 from smallpress.run.errors import UserError, disk_error
+from smallpress.tokenizer.calls import TAGS
 from smallpress.tokenizer.control import ControlTokens
 from smallpress.tokenizer.definition import Definition, build, check_definition, parts
 from smallpress.tokenizer.gguf_metadata import to_metadata
@@ -68,7 +69,7 @@ class Tokenizer:
         adds_bos = config.get("add_bos_token")
         self.adds_bos = self.bos_id is not None and (self._puts_bos_first() if adds_bos is None else adds_bos is True)
         self.chat_template = _template(config.get("chat_template"))
-        self._hidden_ids = frozenset(t.id for t in definition.added if t.special and t.text not in (OPEN, CLOSE))
+        self._hidden_ids = frozenset(t.id for t in definition.added if t.special and t.text not in {OPEN, CLOSE} | TAGS)
 
     @classmethod
     def from_folder(cls, path: str | Path) -> Self:
@@ -118,7 +119,7 @@ class Tokenizer:
     def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
         """The text of `ids`; bytes that are no UTF-8 become U+FFFD, ids outside the vocabulary nothing.
 
-        `skip_special` hides special tokens, but not the tags around thinking, whatever the model marks them as.
+        `skip_special` hides special tokens, but not the tags around thinking and calls, whatever they are marked as.
         """
         data = b"".join(map(self.shown_bytes if skip_special else self.token_bytes, ids))
         if self.strips_space and data.startswith(b" "):

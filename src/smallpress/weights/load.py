@@ -164,8 +164,8 @@ class _GGUF(ModelFiles):
         keys |= {ours: f"general.sampling.{theirs}" for ours, theirs in _GGUF_SAMPLING.items()}
         generation = {ours: as_written(metadata[key]) for ours, key in keys.items() if key in metadata}
         super().__init__(path, config, generation)
-        if isinstance(name := metadata.get("general.name"), str):
-            self.name = name
+        if isinstance(said := metadata.get("general.name"), str):
+            self.name = said
         licence = metadata.get("general.license")
         if self.licence is None and isinstance(licence, str):
             self.licence = licence

@@ -108,7 +108,10 @@ class Served:
 
 @pytest.fixture
 def start(byte_tokenizer, chatml):
-    """Starts servers that end with the test; `answer` is a text or a function of the prompt's text."""
+    """Starts servers that end with the test; `answer` is a text or a function of the prompt's text.
+
+    With an `engine` that one answers instead.
+    """
     ends: list[Callable[[], None]] = []
 
     def begin(
@@ -120,10 +123,12 @@ def start(byte_tokenizer, chatml):
         slow=None,
         form="chat",
         names=("tiny",),
-        rates=NOTHING,
+        accounts=NOTHING,
+        engine=None,
     ) -> Served:
         tokenizer = byte_tokenizer(template)
-        engines = {name: ScriptedEngine(answer if callable(answer) else lambda _: answer, tokenizer) for name in names}
+        scripted = {name: ScriptedEngine(answer if callable(answer) else lambda _: answer, tokenizer) for name in names}
+        engines = scripted | ({names[0]: engine} if engine else {})
         engine = engines[names[0]]
         params = SamplingParams(temperature=0.6)
 
@@ -134,14 +139,15 @@ def start(byte_tokenizer, chatml):
 
         models = Models([Hosted(name, tokenizer, params, CAPACITY, partial(load, name), form=form) for name in names])
         sock = bound_socket("127.0.0.1", 0, Keys(keys))
-        server, _ = make_server(models, Keys(keys), limits or Limits(), LOOPBACK, 2, rates)
+        server, _ = make_server(models, Keys(keys), limits or Limits(), LOOPBACK, 2, accounts)
         thread = threading.Thread(target=server.run, args=([sock],))
         thread.start()
 
         def end() -> None:
             for client in served.clients:
                 client.close()
-            engine.may_step.set()
+            if isinstance(engine, ScriptedEngine):
+                engine.may_step.set()
             server.should_exit = True
             thread.join(20)
             sock.close()

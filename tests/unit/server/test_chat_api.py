@@ -168,8 +168,12 @@ def test_completions_go_on_with_a_text(start):
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
-        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"tools": [{"type": "function", "function": {"name": "f g"}}]}, "tools[0].function.name"),
+        ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"response_format": {"type": "json_schema"}}, "response_format"),
+        ({"response_format": {"type": "xml"}}, "response_format.type"),
+        ({"functions": []}, "functions"),
         ({"n": 9}, "n"), ({"n": 0}, "n"), ({"temperature": 2.1}, "temperature"), ({"top_p": 0}, "top_p"),
         ({"stop": ["a"] * 5}, "stop"), ({"stop": [""]}, "stop[0]"), ({"stop": "a" * 257}, "stop"),
         ({"max_tokens": 0}, "max_tokens"), ({"max_tokens": 1, "max_completion_tokens": 2}, "max_tokens"),

@@ -5,7 +5,10 @@ import urllib.request
 
 import pytest
 
+from smallpress.cli.serve import read_accounts
+from smallpress.run.errors import UserError
 from smallpress.server.generation import Usage
+from smallpress.server.ledger import Ledger
 from smallpress.server.meter import Meter, Rates
 
 KEYS = [("me", "a-key-of-enough-characters"), ("you", "another-key-of-enough-characters"), ("admin", "k" * 20)]
@@ -67,3 +70,60 @@ def test_a_stream_left_in_the_middle_is_charged_for_what_it_took(start, wait_unt
         return bool(rows) and 0 < rows[0]["tokens"]["completion_tokens"] <= 4000
 
     wait_until(charged)
+
+
+def test_a_model_has_rates_of_its_own():
+    meter = Meter(Rates(out=1.0), {"tiny": Rates(out=100.0)})
+    meter.charge("me", "tiny", Usage(n_prompt=1, n_new=10_000))
+    meter.charge("me", "other", Usage(n_prompt=1, n_new=10_000))
+    report = meter.report({})
+    assert [(row["model"], row["cost"]) for row in report["rows"]] == [("other", 0.01), ("tiny", 1.0)]
+    assert report["rates_by_model"]["tiny"]["out"] == 100.0 and report["rates"]["out"] == 1.0
+
+
+def test_what_was_used_outlives_the_server(tmp_path):
+    """Two servers' lives of 10 and 5 busy seconds on one ledger, beside a third that shares it."""
+    seconds = {"tiny": 0.0}
+    for busy in (10.0, 5.0):
+        ledger = Ledger(tmp_path / "state")
+        meter = Meter(Rates(machine_hour=3600.0), ledger=ledger, busy_seconds=lambda: dict(seconds))
+        seconds["tiny"] = busy / 2
+        meter.charge("me", "tiny", Usage(n_prompt=20, n_hit=10, n_new=5, n_thinking=2))
+        seconds["tiny"] = busy
+        meter.charge("me", "tiny", Usage(n_prompt=20, n_hit=10, n_new=5, n_thinking=2))
+        report = meter.report(seconds)
+        ledger.close()
+    tokens = report["rows"][0]["tokens"]
+    assert list(tokens.values()) == [4, 40, 40, 20, 8]
+    assert report["rows"][0]["cost"] == 15.0 and report["models"]["tiny"]["busy_seconds"] == 15.0
+    first, second = (Ledger(tmp_path / "state") for _ in range(2))
+    assert first.since == report["since"]
+    for ledger in (first, second):
+        ledger.add("me", "tiny", [1, 0, 0, 1, 0], 0.0)
+        ledger.close()
+    again = Ledger(tmp_path / "state")
+    again.close()
+    assert again.used == {("me", "tiny"): (6, 40, 40, 22, 8)} and again.busy == {"tiny": 15.0}
+
+
+def test_a_ledger_that_cannot_be_used_is_one_line(tmp_path, capsys):
+    (tmp_path / "usage.sqlite3").write_bytes(b"no ledger at all" * 100)
+    with pytest.raises(UserError, match="cannot be used"):
+        Ledger(tmp_path)
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(UserError, match="file"):
+        Ledger(tmp_path / "file" / "state")
+    ledger = Ledger(tmp_path / "other")
+    ledger.close()
+    ledger.add("me", "tiny", [1, 0, 0, 1, 0], 0.0)  # as where the disk is full: said, and the request goes on
+    assert "has not taken a charge of me" in capsys.readouterr().err
+
+
+def test_the_rate_card_is_read_from_the_command_line():
+    accounts = read_accounts(["currency=EUR", "hit=1", "org/a:b:out=2"], ["org/a:b"], None)
+    assert accounts.rates == Rates(currency="EUR", hit=1) and accounts.by_model == {
+        "org/a:b": Rates(currency="EUR", out=2)
+    }
+    for words in (["c:out=1"], ["org/a:b:currency=EUR"], ["org/a:b:in=1"]):
+        with pytest.raises(UserError):
+            read_accounts(words, ["org/a:b"], None)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from smallpress.server.meter import Rates
+from smallpress.server.meter import Accounts, Rates
 
 ROOT = Path(__file__).parents[3]
 THOUGHT = "<think>two and two</think>\n\n**four** and `code`, $\\frac{1}{2}$"
@@ -112,7 +112,7 @@ def ask(page, text):
 
 
 def test_a_conversation_folds_its_thinking_shows_what_it_cost_and_outlives_reload_and_export(start, visit, tmp_path):
-    served = start(THOUGHT, rates=Rates(out=1000.0))
+    served = start(THOUGHT, accounts=Accounts(Rates(out=1000.0)))
     with visit(served.url) as page:
         ask(page, "What is 2 + 2?")
         article = page.locator("article.assistant")

@@ -2,14 +2,14 @@
 
 import pytest
 
-from smallpress.server.meter import Rates
+from smallpress.server.meter import Accounts, Rates
 
 EVIL = "<img src=x onerror=window.hit=1>"
 
 
 def test_it_shows_what_was_used_and_what_a_million_tokens_cost_beside_others(start, visit, accessible):
     expect = pytest.importorskip("playwright.sync_api").expect
-    served = start("ok", rates=Rates(out=4.38))
+    served = start("ok", accounts=Accounts(Rates(out=4.38)))
     with visit(served.url, "/page/usage") as page:
         expect(page.locator("#rows")).to_contain_text("Nothing has been asked yet.")
         page.evaluate(
