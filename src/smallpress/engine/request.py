@@ -65,13 +65,21 @@ class SamplingParams:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A prompt to continue. `group` is for the caller to name rollouts of one prompt; the engine goes by the ids."""
+    """A prompt to continue. `group` is for the caller to name rollouts of one prompt; the engine goes by the ids.
+
+    `owner` is whose it is: owners share out the places (line.py). A lower `priority` goes first. Pages are shared
+    between requests of equal `salt` only: with a secret for each, nobody learns by the time an answer takes what others
+    have asked.
+    """
 
     prompt_ids: tuple[int, ...]
     params: SamplingParams = SamplingParams()
     stop_ids: frozenset[int] = frozenset()
     stopper: Stopper | None = None
     group: Hashable | None = None
+    owner: str = ""
+    priority: int = 0
+    salt: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ def usage_routes(models: Models, meter: Meter) -> APIRouter:
 
     @router.get("/usage")
     async def usage(request: Request) -> dict[str, Any]:
-        owner = owner_of(request)
+        owner = owner_of(request).name
         seconds = {model.name: model.engine.stats().busy_seconds for model in models if model.engine is not None}
         return meter.report(seconds, None if owner in (LOCAL, ADMIN) else owner)
 
