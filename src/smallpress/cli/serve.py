@@ -37,9 +37,7 @@ def serve(
     parallel: Annotated[int, Parameter(help="Requests in one batch; more wait.")] = 32,
     context: Annotated[int | None, Parameter(help="Tokens of prompt and answer; less takes less memory.")] = None,
     max_tokens: Annotated[int | None, Parameter(help="The longest answer anybody gets.")] = None,
-    cache: Annotated[
-        Path | None, Parameter(help="A folder in which prefixes outlive their room and the server.")
-    ] = None,
+    cache: Annotated[Path | None, Parameter(help="A folder that keeps prefixes, also over a restart.")] = None,
     cache_size: Annotated[float, Parameter(help="Gigabytes it may take.")] = 8.0,
     rates: Annotated[
         list[str] | None,

@@ -7,7 +7,8 @@ A page holds the keys and values of `page_size` consecutive tokens in every laye
 - kept: free, but full and still valid, so a later request with the same beginning may take it up again.
 
 A full page is known by a key that hashes its tokens and the key of the page before it, so equal keys mean equal whole
-prefixes, and equal salts, from which the first key is made. When blank pages run out, the kept page that was freed longest ago is used again.
+prefixes, and equal salts, from which the first key is made. When blank pages run out, the kept page that was freed
+longest ago is used again.
 """
 
 from collections import OrderedDict

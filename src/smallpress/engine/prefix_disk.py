@@ -54,6 +54,9 @@ class PrefixDisk:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._held = open(folder / ".lock", "a+")  # noqa: SIM115 (the lock ends with the process)
             lock(self._held, folder)
+            self._held.truncate(0)
+            self._held.write(str(os.getpid()))
+            self._held.flush()
             self._scan()
         except OSError as error:
             raise disk_error(error, f"opening the cache {folder}") from error
