@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from queue import Full, Queue
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,11 +53,7 @@ class PrefixDisk:
         self._n_unsaid = 0
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._held = open(folder / ".lock", "a+")  # noqa: SIM115 (the lock ends with the process)
-            lock(self._held, folder)
-            self._held.truncate(0)
-            self._held.write(str(os.getpid()))
-            self._held.flush()
+            self._held = _locked(folder)
             self._scan()
         except OSError as error:
             raise disk_error(error, f"opening the cache {folder}") from error
@@ -215,6 +212,20 @@ class Shelf:
 
     def used(self, names: Sequence[bytes]) -> None:
         self.disk.used(self.model, [name.hex() for name in names])
+
+
+def _locked(folder: Path) -> IO[str]:
+    """A file that stands for the folder and is this process's as long as it is open."""
+    file = open(folder / ".lock", "a+")  # noqa: SIM115 (closed by who has it)
+    try:
+        lock(file, folder)
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+    except (OSError, UserError):
+        file.close()
+        raise
+    return file
 
 
 def _head(model: str, name: str, content: Bytes) -> bytes:
