@@ -64,7 +64,7 @@ def spread(values: list[float]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="smollm2-135m", help="what `smallpress convert` takes")
+    parser.add_argument("--model", default="smollm2-135m", help="a .gguf file, or what becomes one")
     parser.add_argument("--chats", type=int, default=32)
     parser.add_argument("--words", type=int, default=WORDS_IN)
     parser.add_argument("--out", type=int, default=128)
@@ -75,10 +75,11 @@ def main() -> None:
     n_threads = int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
     context, rng = asked.words * 2 + asked.out + 128, random.Random(0)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        file = Path(folder) / "q8_0.gguf"
-        subprocess.run(
-            [sys.executable, "-m", "smallpress.cli.main", "convert", asked.model, file, "--to", "q8_0"], check=True
-        )
+        file = Path(asked.model)
+        if file.suffix != ".gguf":
+            file = Path(folder) / "q8_0.gguf"
+            words = ["convert", asked.model, file, "--to", "q8_0"]
+            subprocess.run([sys.executable, "-m", "smallpress.cli.main", *words], check=True)
         options = ("--parallel", str(asked.chats), "--context", str(context))
         servers = {"smallpress": stack.enter_context(smallpress(f"model={file}", *options))}
         if not asked.alone:

@@ -9,6 +9,8 @@ from fastapi import Response
 from starlette.types import Receive, Scope, Send
 
 DONE = b"data: [DONE]\n\n"
+ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+"""One for all: `json.dumps` makes a new one at each call, which is half of what a chunk costs."""
 
 
 class Pieces(Response):
@@ -29,8 +31,8 @@ class Pieces(Response):
 
 def event(data: dict[str, Any], name: str | None = None) -> bytes:
     head = f"event: {name}\n" if name else ""
-    return f"{head}data: {json.dumps(data, ensure_ascii=False, separators=(',', ':'))}\n\n".encode()
+    return f"{head}data: {ENCODE(data)}\n\n".encode()
 
 
 def line(data: dict[str, Any]) -> bytes:
-    return (json.dumps(data, ensure_ascii=False, separators=(",", ":")) + "\n").encode()
+    return (ENCODE(data) + "\n").encode()
