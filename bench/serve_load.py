@@ -64,7 +64,7 @@ def spread(values: list[float]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="smollm2-135m", help="a .gguf file, or what becomes one")
+    parser.add_argument("--model", default="smollm2-135m", help="a .gguf file, or what becomes one for the peer")
     parser.add_argument("--chats", type=int, default=32)
     parser.add_argument("--words", type=int, default=WORDS_IN)
     parser.add_argument("--out", type=int, default=128)
@@ -76,7 +76,7 @@ def main() -> None:
     context, rng = asked.words * 2 + asked.out + 128, random.Random(0)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         file = Path(asked.model)
-        if file.suffix != ".gguf":
+        if file.suffix != ".gguf" and not asked.alone:
             file = Path(folder) / "q8_0.gguf"
             words = ["convert", asked.model, file, "--to", "q8_0"]
             subprocess.run([sys.executable, "-m", "smallpress.cli.main", *words], check=True)

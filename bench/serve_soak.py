@@ -27,10 +27,10 @@ SLOW_HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nX-Slow: "
 
 
 class Proof:
-    """Says each finding; remembers whether all held."""
+    """Says each finding; remembers whether all held. `patience` widens the bounds, for small runs on busy machines."""
 
-    def __init__(self) -> None:
-        self.held = True
+    def __init__(self, patience: float) -> None:
+        self.held, self.patience = True, patience
 
     def __call__(self, holds: bool, what: str) -> None:
         self.held &= holds
@@ -68,16 +68,17 @@ async def aborts(server: Server, n: int, n_tokens: int, proof: Proof) -> None:
     await asyncio.gather(*(clients() for _ in range(AT_ONCE)))
     seconds = time.perf_counter() - began
     proof(statuses == {200}, f"{n} requests, three quarters left at random, in {seconds:.0f} s; statuses {statuses}")
-    deadline = time.perf_counter() + NEXT_SECONDS
+    patience = proof.patience
+    deadline = time.perf_counter() + NEXT_SECONDS * patience
     while (busy := places(server)) and time.perf_counter() < deadline:
         await asyncio.sleep(0.02)
     proof(busy == 0, f"{busy:g} places are taken after them")
     began = time.perf_counter()
     answered = (await ask(server.port, chat_body(HELLO, 2))).whole
     seconds = time.perf_counter() - began
-    proof(answered and seconds < NEXT_SECONDS, f"the next request is answered in {seconds:.3f} s")
+    proof(answered and seconds < NEXT_SECONDS * patience, f"the next request is answered in {seconds:.3f} s")
     growth = server.rss_bytes / settled - 1
-    proof(growth < GROWTH, f"memory has grown by {100 * growth:.1f} % to {server.rss_bytes / 1e6:.0f} MB")
+    proof(growth < GROWTH * patience, f"memory has grown by {100 * growth:.1f} % to {server.rss_bytes / 1e6:.0f} MB")
 
 
 def places(server: Server) -> float:
@@ -110,7 +111,7 @@ async def slow_sockets(server: Server, n: int, proof: Proof) -> None:
     while not attack.done():
         besides += await good(1)
     closed = await attack
-    proof(max(closed) <= SLOW_SECONDS, f"{n} slow sockets were closed within {max(closed):.1f} s")
+    proof(max(closed) <= SLOW_SECONDS * proof.patience, f"{n} slow sockets were closed within {max(closed):.1f} s")
     for name, values in (("alone", alone), ("beside them", besides)):
         p95 = quantiles(values, n=20)[18] if len(values) > 1 else values[0]
         print(f"     a good client {name}: first token after {median(values):.3f} s, p95 {p95:.3f} s")
@@ -130,10 +131,11 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument("--slow", type=int, default=1000)
     parser.add_argument("--tokens", type=int, default=16, help="of an answer, at most")
+    parser.add_argument("--patience", type=float, default=1.0, help="a factor on the bounds")
     asked = parser.parse_args()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 8192), hard))
-    proof = Proof()
+    proof = Proof(asked.patience)
     with smallpress(f"model={asked.model}", "--context", "512") as server:
         if asked.streams:
             asyncio.run(streams(server, asked.streams, asked.tokens, proof))

@@ -10,7 +10,7 @@ from starlette.types import Receive, Scope, Send
 
 DONE = b"data: [DONE]\n\n"
 ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-"""One for all: `json.dumps` makes a new one at each call, which is half of what a chunk costs."""
+"""One for all chunks: `json.dumps` would make a new one at each call."""
 
 
 class Pieces(Response):

@@ -85,6 +85,7 @@ class Stream:
         self._wake.set()
 
 
+LAST_SECONDS = 5.0  # for prefixes on their way to the disk when the server stops
 DISK_SECONDS = 0.02  # between two looks, with nothing else to do, at whether the disk takes more
 KEPT_FREE = 8  # requests that each owner can have in line however many the others have
 
@@ -153,9 +154,16 @@ class Worker:
                 else:
                     self._wake.wait(DISK_SECONDS if self.engine.save() else None)
             fault = ApiError(503, "the server is stopping", code="stopped")
+            self._save_rest()
         finally:
             self._failed = fault.status == 500
             self._fail_all(fault)
+
+    def _save_rest(self) -> None:
+        """What the last answers left for the disk, if it takes it soon."""
+        until = time.monotonic() + LAST_SECONDS
+        while self.engine.save() and time.monotonic() < until:
+            time.sleep(DISK_SECONDS)
 
     def _read_inbox(self) -> None:
         while self._inbox:

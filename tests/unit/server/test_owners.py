@@ -1,4 +1,4 @@
-"""What a key means to the engine: whose places, whose prefixes, how urgent; and room for each however many others come."""
+"""What a key means to the engine: whose places, whose prefixes, how urgent; and room for each, whoever else comes."""
 
 import json
 import threading
@@ -132,3 +132,25 @@ def test_an_idle_engine_goes_on_saving_until_nothing_waits():
         await asyncio.to_thread(worker.close)
 
     asyncio.run(idle())
+
+
+def test_a_server_that_stops_saves_what_the_last_answers_left():
+    import asyncio
+
+    class Left(Full):
+        busy, n_left = True, 4
+
+        def step(self):
+            threading.Event().wait(0.001)
+            return []
+
+        def save(self):
+            self.n_left -= 1
+            return self.n_left > 0
+
+    async def stop():
+        worker = Worker(Left())
+        await asyncio.to_thread(worker.close)
+        assert worker.engine.n_left == 0
+
+    asyncio.run(stop())
