@@ -165,7 +165,7 @@ class PrefixDisk:
         try:
             with open(beside, "wb") as file:
                 file.write(_head(model, name, content))
-                file.write(content)
+                file.write(content.data)
             os.replace(beside, path)
         except OSError as error:
             self._refused_until = time.monotonic() + RETRY_SECONDS
@@ -229,7 +229,7 @@ def _locked(folder: Path) -> IO[str]:
 
 
 def _head(model: str, name: str, content: Bytes) -> bytes:
-    return HEAD.pack(MAGIC, zlib.crc32(content, zlib.crc32(f"{model}/{name}".encode())))
+    return HEAD.pack(MAGIC, zlib.crc32(content.data, zlib.crc32(f"{model}/{name}".encode())))
 
 
 def max_bytes(gigabytes: float) -> int:
