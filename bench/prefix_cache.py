@@ -34,7 +34,7 @@ def heard(server: Server, messages: list[dict[str, str]]) -> Heard:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="smollm2-135m", help="what `smallpress serve` takes")
-    parser.add_argument("--lines", type=int, default=270, help="of about 15 tokens each")
+    parser.add_argument("--lines", type=int, default=310, help="of about 13 tokens each")
     parser.add_argument("--conversations", type=int, default=5)
     parser.add_argument("--at-least", type=float, default=10.0, help="the ratio below which this fails")
     asked = parser.parse_args()

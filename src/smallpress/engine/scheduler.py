@@ -19,7 +19,6 @@ a page that only a draft fills is known to nobody, and goes back with the step i
 
 from collections import Counter
 from collections.abc import Iterator
-from itertools import takewhile
 
 from smallpress.engine.drafts import ROWS
 from smallpress.engine.line import Line
@@ -194,7 +193,11 @@ class Scheduler:
             return False
         pool = self.pool
         keys = list(self._next_keys(sequence, len(sequence.ids) - 1)) if self.share_prefixes else []
-        shared = list(takewhile(lambda page: page is not None, map(pool.find, keys)))
+        shared: list[int] = []
+        for page in map(pool.find, keys):
+            if page is None:
+                break
+            shared.append(page)
         n_kept = sum(pool.is_kept(page) for page in shared)
         if self._spare() - n_kept < pool.pages_for(len(sequence.ids)) - len(shared):
             self._short = sequence
