@@ -15,6 +15,7 @@ namespace nb = nanobind;
 using namespace smallpress;
 using Ids = nb::ndarray<const int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Floats = nb::ndarray<const float, nb::c_contig, nb::device::cpu>;
+using PageBytes = nb::ndarray<uint8_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using Blocks = nb::ndarray<const uint8_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 
 namespace {
@@ -41,6 +42,25 @@ void set_blocks(Model& model, const std::string& name, const std::string& format
     require(rows.shape(1) > 0 && rows.shape(1) % format->bytes == 0, "a row is not a whole number of blocks");
     nb::gil_scoped_release free;
     model.set_blocks(name, *format, rows.data(), rows.shape(0), rows.shape(1));
+}
+
+void require_pages(const Model& model, Ids pages, size_t n_rows, size_t n_bytes) {
+    require(n_rows == pages.shape(0) && static_cast<int64_t>(n_bytes) == model.page_bytes(),
+            "the bytes are not those of so many pages");
+    for (size_t i = 0; i < pages.shape(0); i++)
+        require(pages(i) >= 0 && pages(i) < model.n_pages(), "there is no such page");
+}
+
+void read_pages(const Model& model, Ids pages, PageBytes into) {
+    require_pages(model, pages, into.shape(0), into.shape(1));
+    nb::gil_scoped_release free;
+    for (size_t i = 0; i < pages.shape(0); i++) model.read_page(pages(i), into.data() + i * into.shape(1));
+}
+
+void write_pages(Model& model, Ids pages, Blocks from) {
+    require_pages(model, pages, from.shape(0), from.shape(1));
+    nb::gil_scoped_release free;
+    for (size_t i = 0; i < pages.shape(0); i++) model.write_page(pages(i), from.data() + i * from.shape(1));
 }
 
 // tables: the page tables of all sequences one after another; starts[n]: where that of row n begins.
@@ -133,10 +153,13 @@ NB_MODULE(_native, m) {
                  require(source >= 0 && source < n && target >= 0 && target < n, "there is no such page");
                  model.copy_page(source, target);
              })
+        .def("read_pages", &read_pages)
+        .def("write_pages", &write_pages)
         .def("forward", &forward)
         .def("sample", &sample)
         .def("logits", &logits)
         .def("reset", &Model::reset)
         .def_prop_ro("kernels", &Model::kernels_name)
+        .def_prop_ro("page_bytes", &Model::page_bytes)
         .def_prop_ro("weight_bytes", &Model::weight_bytes);
 }

@@ -171,6 +171,22 @@ void Model::copy_page(int64_t source, int64_t target) {
     }
 }
 
+void Model::read_page(int64_t page, uint8_t* to) const {
+    const size_t bytes = page_entries() * sizeof(uint16_t);
+    for (int64_t layer = 0; layer < config_.n_layers; layer++, to += 2 * bytes) {
+        std::memcpy(to, keys(layer, page, 0), bytes);
+        std::memcpy(to + bytes, values(layer, page, 0), bytes);
+    }
+}
+
+void Model::write_page(int64_t page, const uint8_t* from) {
+    const size_t bytes = page_entries() * sizeof(uint16_t);
+    for (int64_t layer = 0; layer < config_.n_layers; layer++, from += 2 * bytes) {
+        std::memcpy(keys(layer, page, 0), from, bytes);
+        std::memcpy(values(layer, page, 0), from + bytes, bytes);
+    }
+}
+
 void Model::product(std::initializer_list<Part> parts, int64_t M, float* out, int64_t stride, Store store) {
     int64_t n_panels = 0;
     for (const Part& part : parts) n_panels += part.weight->n_panels();

@@ -54,6 +54,14 @@ public:
 
     void copy_page(int64_t source, int64_t target);
 
+    // A page's keys and values of all layers as plain bytes, to be kept elsewhere and brought back: they mean the same
+    // to every model of this config, page size and kind of cache.
+    int64_t page_bytes() const {
+        return config_.n_layers * 2 * page_entries() * static_cast<int64_t>(sizeof(uint16_t));
+    }
+    void read_page(int64_t page, uint8_t* to) const;
+    void write_page(int64_t page, const uint8_t* from);
+
     // The forward pass; logits of the rows named are kept until the next one. All keys and values are written before
     // any row of the same layer attends.
     void forward(const Rows& rows, const int64_t* logit_rows, int64_t n_logit_rows);

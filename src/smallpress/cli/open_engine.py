@@ -5,8 +5,11 @@ from typing import TYPE_CHECKING, Literal
 from smallpress.lowbit.native_core import native_core
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from smallpress.engine.engine import Engine, Runner
     from smallpress.engine.native_runner import Packing
+    from smallpress.engine.prefix_units import Shelf
     from smallpress.model.config import ModelConfig
     from smallpress.model.transformer import Transformer
     from smallpress.weights.load import ModelFiles
@@ -48,14 +51,20 @@ def number_format(choice: NumberFormat | Auto = "auto", config: "ModelConfig | N
 
 
 def open_engine(
-    files: "ModelFiles", choice: NumberFormat | Auto, n_running: int, tokens_each: int, drafts: bool = False
+    files: "ModelFiles",
+    choice: NumberFormat | Auto,
+    n_running: int,
+    tokens_each: int,
+    drafts: bool = False,
+    shelf_of: "Callable[[str], Shelf] | None" = None,
 ) -> "Engine":
     """Room for `n_running` requests of `tokens_each` at once, or what memory allows of it.
 
     auto: where the native core is there, the bits of a 4-bit file for few requests, which wait for memory, and 8 for
     many, which wait for arithmetic. float32 is computed by torch, as is everything where there is no native core, and
     every model it does not run; the formats that torch lacks are then refused.
-    `drafts`: text that repeats itself is guessed ahead, which pays where few requests run.
+    `drafts`: text that repeats itself is guessed ahead, which pays where few requests run. `shelf_of` gives where the
+    prefixes of this model are kept, by the form of a page.
     """
     from smallpress.engine.drafts import PromptLookup
     from smallpress.engine.engine import Engine
@@ -66,15 +75,19 @@ def open_engine(
     free = this_machine().memory_free or 4 << 30
     page = page_bytes(files.config, PAGE_SIZE, 4 if format == "float32" else 2)
     drafter = PromptLookup if drafts else None
+
+    def engine(runner: "Runner") -> Engine:
+        return Engine(runner, n_running, drafter=drafter, shelf=shelf_of(runner.page_form) if shelf_of else None)
+
     n_pages = max(1, min(_n_pages(n_running, tokens_each), int(SHARE_OF_MEMORY * free) // page))
     if format != "float32" and (format in QUANTIZED or native_runs(files.config)):
         from smallpress.engine.native_runner import NativeRunner
 
         packing: Packing = "stored" if choice == "auto" and n_running <= FEW else format
-        return Engine(NativeRunner.from_files(files, packing, PAGE_SIZE, n_pages), n_running, drafter=drafter)
+        return engine(NativeRunner.from_files(files, packing, PAGE_SIZE, n_pages))
     from smallpress.weights.load import load_transformer
 
-    return Engine(_torch_runner(load_transformer(files.path), format, n_pages), n_running, drafter=drafter)
+    return engine(_torch_runner(load_transformer(files.path), format, n_pages))
 
 
 def engine_over(model: "Transformer", format: NumberFormat, n_running: int, tokens_each: int) -> "Engine":

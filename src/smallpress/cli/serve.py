@@ -1,6 +1,9 @@
 """smallpress serve"""
 
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -11,6 +14,7 @@ from smallpress.run.errors import UserError, disk_error
 
 if TYPE_CHECKING:
     from smallpress.cli.open_engine import Auto, NumberFormat
+    from smallpress.engine.prefix_disk import PrefixDisk, Shelf
     from smallpress.server.gate import Keys
     from smallpress.server.hosted import Hosted
     from smallpress.server.meter import Accounts
@@ -25,7 +29,7 @@ def serve(
     *,
     host: Annotated[str, Parameter(help="The address; any but this machine's own needs a key.")] = "127.0.0.1",
     port: Annotated[int, Parameter(help="0 takes a free one.")] = 8000,
-    api_keys: Annotated[Path | None, Parameter(help="A file of keys, a line each: NAME KEY.")] = None,
+    api_keys: Annotated[Path | None, Parameter(help="A file of keys, a line each: NAME KEY [PRIORITY].")] = None,
     allow_host: Annotated[list[str] | None, Parameter(help="Another name this server is asked by.")] = None,
     template: Annotated[
         Literal["chat", "r1_zero", "r1_zero_example"], Parameter(help="How to ask; only chat remembers.")
@@ -34,6 +38,8 @@ def serve(
     parallel: Annotated[int, Parameter(help="Requests in one batch; more wait.")] = 32,
     context: Annotated[int | None, Parameter(help="Tokens of prompt and answer; less takes less memory.")] = None,
     max_tokens: Annotated[int | None, Parameter(help="The longest answer anybody gets.")] = None,
+    cache: Annotated[Path | None, Parameter(help="A folder that keeps prefixes, also over a restart.")] = None,
+    cache_size: Annotated[float, Parameter(help="Gigabytes it may take.")] = 8.0,
     rates: Annotated[
         list[str] | None,
         Parameter(help="Prices: machine_hour=0.5, or hit=, miss=, out= a million tokens; currency=EUR; MODEL:out=1."),
@@ -57,20 +63,42 @@ def serve(
     from smallpress.server.listen import serve as answer
 
     keys = read_keys(api_keys)
-    hosted = Models([open_hosted(model, template, dtype, parallel, context, offline) for model in models])
     limits = Limits() if max_tokens is None else Limits(max_tokens=max_tokens)
-    accounts = read_accounts(rates or [], [model.name for model in hosted], state)
-    with bound_socket(host, port, keys) as sock:
+    with open_cache(cache, cache_size) as disk, bound_socket(host, port, keys) as sock:
+        hosted = Models([open_hosted(model, template, dtype, parallel, context, offline, disk) for model in models])
+        accounts = read_accounts(rates or [], [model.name for model in hosted], state)
         answer(hosted, keys, limits, sock, allowed_hosts(host, keys, tuple(allow_host or ())), drain, accounts)
 
 
+@contextmanager
+def open_cache(folder: Path | None, gigabytes: float) -> "Iterator[PrefixDisk | None]":
+    """The prefixes on disk; what goes wrong with them later is a line on stderr."""
+    if folder is None:
+        yield None
+        return
+    from smallpress.engine.prefix_disk import PrefixDisk, max_bytes
+
+    disk = PrefixDisk(folder, max_bytes(gigabytes), lambda line: print(line, file=sys.stderr, flush=True))
+    try:
+        yield disk
+    finally:
+        disk.close()
+
+
 def open_hosted(
-    word: str, form: str, dtype: "NumberFormat | Auto", parallel: int, context: int | None, offline: bool
+    word: str,
+    form: str,
+    dtype: "NumberFormat | Auto",
+    parallel: int,
+    context: int | None,
+    offline: bool,
+    disk: "PrefixDisk | None" = None,
 ) -> "Hosted":
     """What `word` says: NAME=MODEL or MODEL. Its tokenizer is read here, its weights when the server runs."""
     from smallpress.cli.open_engine import open_engine
     from smallpress.engine.engine import Engine
     from smallpress.server.hosted import Hosted
+    from smallpress.weights.fingerprint import weights_hash
     from smallpress.weights.load import open_model
     from smallpress.weights.reference import resolve
 
@@ -81,8 +109,12 @@ def open_hosted(
     files = open_model(path)
     tokens_each = min(context or files.config.max_seq_len, files.config.max_seq_len)
 
+    def shelf_of(page_form: str) -> "Shelf":
+        assert disk is not None
+        return disk.of(weights_hash(path), page_form)
+
     def load() -> Engine:
-        return open_engine(files, dtype, parallel, tokens_each, drafts=True)
+        return open_engine(files, dtype, parallel, tokens_each, drafts=True, shelf_of=shelf_of if disk else None)
 
     name = name or (Path(reference).stem if Path(reference).exists() else reference)
     sizes = [file.stat().st_size for file in ([path] if path.is_file() else path.glob("*.safetensors"))]
@@ -119,6 +151,7 @@ def read_keys(path: Path | None) -> "Keys":
     from smallpress.server.gate import Keys
 
     named = [("env", os.environ[KEY_VARIABLE])] if os.environ.get(KEY_VARIABLE) else []
+    foremost: dict[str, int] = {}
     try:
         lines = path.read_text(encoding="utf-8").splitlines() if path is not None else []
     except OSError as error:
@@ -129,12 +162,20 @@ def read_keys(path: Path | None) -> "Keys":
         words = line.split()
         if not words or words[0].startswith("#"):
             continue
-        if len(words) != 2:
+        if len(words) not in (2, 3):
             raise UserError(f"{path}, line {number} has {len(words)} words", "write a name and a key on each line")
         named.append((words[0], words[1]))
+        if len(words) == 3:
+            foremost[words[0]] = _foremost(words[2], f"{path}, line {number}")
     for name, key in named:
         if len(key) < MIN_KEY_CHARS:
             raise UserError(f"the key {name} has {len(key)} characters", f"use at least {MIN_KEY_CHARS}")
     if path is not None and not named:
         raise UserError(f"{path} holds no key", "write a name and a key on each line")
-    return Keys(named)
+    return Keys(named, foremost)
+
+
+def _foremost(word: str, where: str) -> int:
+    if not (word.removeprefix("-").isdecimal() and word.isascii() and abs(int(word)) <= 100):
+        raise UserError(f"{where}: the priority is {word}", "write a number from -100 to 100; lower goes first")
+    return int(word)

@@ -33,6 +33,7 @@ class Batch:
     copies: tuple[tuple[int, int], ...]  # (source, target) pages to copy before anything else, one after another
     logit_rows_R: np.ndarray  # int64, rows of N that need logits, each once, in order
     row_of_sample_S: np.ndarray  # int64, into R: the logits of each draw
+    loads: tuple[tuple[int, np.ndarray], ...] = ()  # (page, its bytes) to write after the copies, before anything else
 
     @property
     def n_tokens(self) -> int:

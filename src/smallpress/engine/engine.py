@@ -30,11 +30,14 @@ from smallpress.engine.adjust import Top, drawn_again
 from smallpress.engine.batch import Batch
 from smallpress.engine.drafts import Drafter
 from smallpress.engine.pages import PagePool
+from smallpress.engine.prefix_units import UNIT, PrefixUnits, Shelf
 from smallpress.engine.request import Completion, FinishReason, Piece, Request, SamplingParams
 from smallpress.engine.scheduler import Scheduler
 from smallpress.engine.step import Sequence as Running
 from smallpress.engine.step import Step
 from smallpress.run.errors import UserError
+
+UNITS_AT_ONCE = 8  # handed to the disk between two looks at the inbox
 
 
 class Runner(Protocol):
@@ -45,6 +48,10 @@ class Runner(Protocol):
     vocab_size: int
     max_seq_len: int
 
+    @property
+    def page_bytes(self) -> int: ...
+    @property
+    def page_form(self) -> str: ...
     def reset(self) -> None: ...
     def run(self, batch: Batch) -> Any: ...
     def sample(
@@ -52,6 +59,8 @@ class Runner(Protocol):
     ) -> tuple[list[int], list[float]]: ...
     def rows(self, logits: Any, batch: Batch, samples: Sequence[int]) -> NDArray[np.float32]: ...
     def update_weights(self, named: Mapping[str, Any]) -> None: ...
+    def read_pages(self, pages: Sequence[int]) -> NDArray[np.uint8]: ...
+    def write_pages(self, pages: Sequence[int], rows: NDArray[np.uint8]) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +79,7 @@ class Stats:
     n_waiting: int
     pages_held: int
     n_pages: int
+    loaded_tokens: int = 0  # of the cached ones, those that came back from disk
 
     @property
     def tokens_per_second(self) -> float:
@@ -80,7 +90,8 @@ class Stats:
 class Engine:
     """`runner` is the engine's own from here on: its pages are this engine's to hand out.
 
-    `drafter` makes what drafts for one request; without it nothing is drafted.
+    `drafter` makes what drafts for one request; without it nothing is drafted. `shelf` keeps prefixes beyond the pool's
+    room and the process's life (prefix_units.py); it is for these weights only, and is let go when they change.
     """
 
     def __init__(
@@ -90,11 +101,13 @@ class Engine:
         token_budget: int = 2048,
         share_prefixes: bool = True,
         drafter: Callable[[], Drafter] | None = None,
+        shelf: Shelf | None = None,
     ):
         self.runner, self.drafter = runner, drafter
         runner.reset()
         self.pool = PagePool(runner.n_pages, runner.page_size)
-        self.scheduler = Scheduler(self.pool, max_running, token_budget, share_prefixes)
+        self.units = None if shelf is None else PrefixUnits(runner, self.pool, shelf)
+        self.scheduler = Scheduler(self.pool, max_running, token_budget, share_prefixes, self.units)
         self._live: dict[int, Running] = {}
         self._next_id = 0
         self._n_steps = self._prefill_tokens = self._new_tokens = 0
@@ -145,6 +158,8 @@ class Engine:
             self.release()
             raise
         self._n_steps += 1
+        if self.units is not None:
+            self.units.save(1 + sum(n for _, _, n in step.runs) // UNIT)
         self._busy_seconds += time.perf_counter() - began
         return pieces
 
@@ -223,6 +238,13 @@ class Engine:
             n_accepted=sequence.n_accepted,
         )
 
+    def save(self) -> bool:
+        """Between steps, when there is time: hand prefixes to the disk. Whether more of them wait for it."""
+        if self.units is None:
+            return False
+        self.units.save(UNITS_AT_ONCE)
+        return self.units.waiting
+
     def cancel(self, request_id: int) -> Completion | None:
         """End a request between steps and free what it holds; None when it is already over."""
         sequence = self._live.get(request_id)
@@ -260,6 +282,7 @@ class Engine:
     def update_weights(self, named: Mapping[str, Any]) -> None:
         """Take over new weights. Requests under way keep their ids so far and are computed again with the new ones."""
         self.release()
+        self.units = self.scheduler.units = None
         self.runner.update_weights(named)
 
     def release(self) -> None:
@@ -281,6 +304,7 @@ class Engine:
             n_waiting=len(self.scheduler.waiting),
             pages_held=self.pool.n_held,
             n_pages=self.pool.n_pages,
+            loaded_tokens=self.units.n_loaded * self.pool.page_size if self.units is not None else 0,
         )
 
     def check_integrity(self) -> None:

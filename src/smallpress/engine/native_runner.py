@@ -36,6 +36,8 @@ def n_threads() -> int:
 class NativeRunner:
     """Runs batches on its own packed copy of the weights; `kernels` chooses the instruction set, for tests."""
 
+    packing: Packing
+
     def __init__(
         self,
         config: ModelConfig,
@@ -47,7 +49,7 @@ class NativeRunner:
     ):
         """`named`: fp32 arrays or torch tensors by the names of `Transformer.named_parameters()`."""
         self._begin(config, page_size, n_pages, kernels)
-        self.bits = BITS[packing]
+        self.packing, self.bits = packing, BITS[packing]
         self.update_weights(named)
 
     @classmethod
@@ -57,7 +59,7 @@ class NativeRunner:
         """The weights of a model on disk, each read when its turn comes."""
         runner = cls.__new__(cls)
         runner._begin(files.config, page_size, n_pages, "")
-        runner.bits = BITS.get(packing, 8)
+        runner.packing, runner.bits = packing, BITS.get(packing, 8)
         for name in runner.shapes:
             runner._take(files, name, packing)
         return runner
@@ -107,10 +109,29 @@ class NativeRunner:
         """Forget all keys and values."""
         self.core.reset()
 
+    @property
+    def page_bytes(self) -> int:
+        return self.core.page_bytes
+
+    @property
+    def page_form(self) -> str:
+        return f"native {self.core.kernels}, weights {self.packing}, {self.page_size} tokens in {self.page_bytes} bytes"
+
+    def read_pages(self, pages: Sequence[int]) -> NDArray[np.uint8]:
+        """[len(pages), page_bytes]: keys and values of all layers, for a runner of the same `page_form` and weights."""
+        rows = np.empty((len(pages), self.page_bytes), dtype=np.uint8)
+        self.core.read_pages(np.array(pages, dtype=np.int64), rows)
+        return rows
+
+    def write_pages(self, pages: Sequence[int], rows: NDArray[np.uint8]) -> None:
+        self.core.write_pages(np.array(pages, dtype=np.int64), rows)
+
     def run(self, batch: Batch) -> None:
         """One forward pass; the core keeps the logits of `batch.logit_rows_R` for `sample`."""
         for source, target in batch.copies:
             self.core.copy_page(source, target)
+        for page, content in batch.loads:
+            self.write_pages([page], content[None])
         B, P = batch.tables_BP.shape
         tables, starts = [batch.tables_BP.ravel()], [np.arange(B) * P]
         n_entries = B * P

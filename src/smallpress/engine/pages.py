@@ -7,7 +7,8 @@ A page holds the keys and values of `page_size` consecutive tokens in every laye
 - kept: free, but full and still valid, so a later request with the same beginning may take it up again.
 
 A full page is known by a key that hashes its tokens and the key of the page before it, so equal keys mean equal whole
-prefixes. When blank pages run out, the kept page that was freed longest ago is used again.
+prefixes, and equal salts, from which the first key is made. When blank pages run out, the kept page that was freed
+longest ago is used again.
 """
 
 from collections import OrderedDict
@@ -20,6 +21,11 @@ from smallpress.model.config import ModelConfig
 from smallpress.model.sizes import cache_bytes
 
 ROOT_KEY = b""
+
+
+def root_key(salt: bytes) -> bytes:
+    """What stands for the page before the first one of a sequence with that salt."""
+    return blake2b(salt, digest_size=16, person=b"prefix root").digest() if salt else ROOT_KEY
 
 
 def page_key(parent: bytes, ids: Sequence[int]) -> bytes:

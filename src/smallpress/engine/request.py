@@ -80,6 +80,10 @@ class SamplingParams:
 class Request:
     """A prompt to continue. `group` is for the caller to name rollouts of one prompt; the engine goes by the ids.
 
+    `owner` is whose it is: owners share out the places (line.py). A lower `priority` goes first. Pages are shared
+    between requests of equal `salt` only: with a secret for each, nobody learns by the time an answer takes what others
+    have asked.
+
     Of a completion with a `constraint` nothing is drafted: what may come next is known one id at a time.
     """
 
@@ -89,6 +93,9 @@ class Request:
     stopper: Stopper | None = None
     constraint: Constraint | None = None
     group: Hashable | None = None
+    owner: str = ""
+    priority: int = 0
+    salt: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

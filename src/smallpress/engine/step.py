@@ -46,11 +46,13 @@ class Step:
     """`runs` are (sequence, first new position, how many); `samples` are (sequence, index of the run it draws from).
 
     A run counts its sequence's draft, and a sample draws once from the last own token and from each of the draft.
+    `loads` are pages whose content comes from elsewhere.
     """
 
     runs: list[tuple[Sequence, int, int]]
     samples: list[tuple[Sequence, int]]
     copies: list[tuple[int, int]]
+    loads: list[tuple[int, np.ndarray]] = field(default_factory=list)
 
     def batch(self, page_size: int) -> Batch:
         """The arrays of the step: runs of one token first, then the longer ones, each in the order of `runs`."""
@@ -84,6 +86,7 @@ class Step:
             copies=tuple(self.copies),
             logit_rows_R=logit_rows_R,
             row_of_sample_S=row_of_sample_S,
+            loads=tuple(self.loads),
         )
 
 

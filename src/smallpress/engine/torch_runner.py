@@ -48,12 +48,32 @@ class TorchRunner:
         self.kv = _zeros(shape, self.model.dtype, self.model.embed_VM.device)
         self.decode: DecodeAttention | None = None
 
+    @property
+    def page_bytes(self) -> int:
+        return self.kv[:, :, 0].numel() * self.kv.itemsize
+
+    @property
+    def page_form(self) -> str:
+        return f"torch {self.kv.dtype}, {self.page_size} tokens in {self.page_bytes} bytes"
+
+    def read_pages(self, pages: Sequence[int]) -> NDArray[np.uint8]:
+        """[len(pages), page_bytes]: keys and values of all layers, for a runner of the same `page_form` and weights."""
+        found = self.kv[:, :, list(pages)].permute(2, 0, 1, 3, 4).contiguous()
+        return found.view(len(pages), -1).view(torch.uint8).cpu().numpy()
+
+    def write_pages(self, pages: Sequence[int], rows: NDArray[np.uint8]) -> None:
+        n_layers, n_kinds, _, page_size, width = self.kv.shape
+        given = torch.from_numpy(rows.copy()).view(self.kv.dtype).view(len(pages), n_layers, n_kinds, page_size, width)
+        self.kv[:, :, list(pages)] = given.permute(1, 2, 0, 3, 4).to(self.kv.device)
+
     @torch.inference_mode()
     def run(self, batch: Batch) -> Tensor:
         """Logits [R, V] of the rows that `batch.logit_rows_R` names, in the runner's dtype."""
         device = self.kv.device
         decode = self._decode_rows(batch)
         attend = PagedAttention(self.kv, batch, decode, self.config.attention.window)
+        for page, content in batch.loads:
+            self.write_pages([page], content[None])
         ids_N, positions_N = (torch.from_numpy(array).to(device) for array in (batch.ids_N, batch.positions_N))
         hidden_NM = self.model(ids_N, positions_N, attend)
         self.decode = decode

@@ -193,7 +193,7 @@ def _locked(path: Path) -> Iterator[None]:
     """An exclusive lock that the system gives back when the process ends, however it ends."""
     try:
         with open(path / ".lock", "a+") as file:
-            _lock(file, path)
+            lock(file, path)
             file.truncate(0)
             file.write(str(os.getpid()))
             file.flush()
@@ -206,7 +206,8 @@ def _locked(path: Path) -> Iterator[None]:
         os.close(holding)
 
 
-def _lock(file: IO[str], path: Path) -> None:
+def lock(file: IO[str], path: Path) -> None:
+    """Have `file`, which stands for the folder `path`, alone until it is closed; UserError where another has it."""
     try:
         import fcntl
     except ImportError:  # Windows has no such lock.

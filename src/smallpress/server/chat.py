@@ -30,7 +30,7 @@ def chat_routes(models: Models, meter: Meter, limits: Limits) -> APIRouter:
         model = models.get(body.model)
         model.ready_worker()
         asked = await off_loop(lambda: asked_chat(model, body, limits))
-        running = Running(model, asked, owner_of(request), meter, "chatcmpl")
+        running = Running(model, asked, owner_of(request, body.priority), meter, "chatcmpl")
         if body.stream:
             with_usage = bool(body.stream_options and body.stream_options.include_usage)
             deltas = await running.started()

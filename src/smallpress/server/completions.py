@@ -36,7 +36,7 @@ def completion_routes(models: Models, meter: Meter, limits: Limits) -> APIRouter
         if body.echo and body.logprobs is not None:
             raise ApiError(400, "echo with logprobs is not supported by this server", "echo", "unsupported_parameter")
         asked = await off_loop(lambda: _asked(model, body, limits))
-        runnings = [Running(model, one, owner_of(request), meter, "cmpl") for one in asked]
+        runnings = [Running(model, one, owner_of(request, body.priority), meter, "cmpl") for one in asked]
         texts = [model.tokenizer.decode(one.prompt_ids) if body.echo else "" for one in asked]
         if body.stream:
             if len(runnings) > 1:

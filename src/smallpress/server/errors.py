@@ -96,10 +96,12 @@ class Json(JSONResponse):
         return json_bytes(content)
 
 
+_ENCODE = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+"""One for all: `json.dumps` would make a new one at each call, and a stream calls it for each token."""
+
+
 def json_bytes(content: Any) -> bytes:
-    return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode(
-        errors="backslashreplace"
-    )
+    return _ENCODE(content).encode(errors="backslashreplace")
 
 
 def _named(fault: dict[str, Any]) -> ApiError:

@@ -48,6 +48,7 @@ class Sampling(Ignored):
     top_k: int | None = Field(default=None, ge=-1, le=2**31)
     min_p: float | None = Field(default=None, ge=0, le=1)
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
+    priority: int | None = Field(default=None, ge=-100, le=100, description="lower goes first, 0 where not given")
     n: int | None = Field(default=None, ge=1, le=128)
     stop: StopString | list[StopString] | None = None
     logit_bias: dict[str, float] | None = Field(default=None, max_length=MAX_BIASES)

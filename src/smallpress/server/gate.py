@@ -5,8 +5,9 @@ import hashlib
 import hmac
 import re
 from collections import Counter
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -23,21 +24,41 @@ LOCAL = "local"
 """Whose requests they are where no key is asked for."""
 
 
-class Keys:
-    """API keys, kept as SHA-256 only and compared in constant time; a key's name is what /usage calls it."""
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Whose a request is. `salt` keeps prefixes apart in the cache; no priority below `foremost` may be asked for."""
 
-    def __init__(self, named: Iterable[tuple[str, str]]) -> None:
-        self._digests = [(name, hashlib.sha256(key.encode()).digest()) for name, key in named]
+    name: str
+    salt: bytes = b""
+    foremost: int = 0
+
+
+class Keys:
+    """API keys, kept as SHA-256 only and compared in constant time; a key's name is what /usage calls it.
+
+    `foremost`: the lowest priority that the key of a name may ask for, where it is not 0.
+    """
+
+    def __init__(self, named: Iterable[tuple[str, str]], foremost: Mapping[str, int] | None = None) -> None:
+        self._owners = [
+            (hashlib.sha256(key.encode()).digest(), Owner(name, _salt(key), (foremost or {}).get(name, 0)))
+            for name, key in named
+        ]
 
     def __bool__(self) -> bool:
-        return bool(self._digests)
+        return bool(self._owners)
 
-    def owner(self, authorization: str) -> str | None:
-        """The name of the key in an Authorization header, or None. Every key is compared, whichever is right."""
+    def owner(self, authorization: str) -> Owner | None:
+        """Whose key an Authorization header holds, or None. Every key is compared, whichever is right."""
         scheme, _, given = authorization.partition(" ")
         digest = hashlib.sha256(given.strip().encode(errors="replace")).digest()
-        found = [name for name, known in self._digests if hmac.compare_digest(digest, known)]
+        found = [owner for known, owner in self._owners if hmac.compare_digest(digest, known)]
         return found[0] if found and scheme.lower() == "bearer" else None
+
+
+def _salt(key: str) -> bytes:
+    """Made of the key alone, so that its prefixes are found again after a restart; tells nothing of it."""
+    return hashlib.blake2b(key.encode(), digest_size=32, person=b"prefix salt").digest()
 
 
 class Gate:
@@ -62,13 +83,13 @@ class Gate:
         except ClientGone:
             return
         scope["state"]["owner"] = owner
-        self._live[owner] += 1
+        self._live[owner.name] += 1
         try:
             await _while_client_is_there(self._app, scope, body, receive, send)
         finally:
-            self._live[owner] -= 1
+            self._live[owner.name] -= 1
 
-    def _admit(self, scope: Scope) -> str:
+    def _admit(self, scope: Scope) -> Owner:
         """Whose request it is."""
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(scope["headers"])}
         host = headers.get("host", "")
@@ -79,13 +100,13 @@ class Gate:
             raise ApiError(403, f"pages of {origin[:80]!r} may not use this server", code="origin")
         path = scope["path"]
         if not self._keys or path in OPEN_PATHS or path.startswith(PAGE):
-            return LOCAL
+            return Owner(LOCAL)
         owner = self._keys.owner(headers.get("authorization", ""))
         if owner is None:
             raise ApiError(401, "no valid API key; send it as 'Authorization: Bearer KEY'", code="invalid_api_key")
-        if self._live[owner] >= self._limits.live_per_key:
+        if self._live[owner.name] >= self._limits.live_per_key:
             raise ApiError(
-                429, f"{self._live[owner]} requests of this key are under way", code="too_many", retry_after=1
+                429, f"{self._live[owner.name]} requests of this key are under way", code="too_many", retry_after=1
             )
         return owner
 

@@ -59,6 +59,15 @@ class Usage:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """For the engine: who shares places with whom, who is first, whose prefixes are found (engine.request.Request)."""
+
+    name: str = ""
+    salt: bytes = b""
+    priority: int = 0
+
+
 @dataclass(slots=True)
 class Choice:
     """Runs one of the `n` completions; several requests to the engine where its thinking is cut."""
@@ -67,6 +76,7 @@ class Choice:
     asked: Asked
     index: int
     usage: Usage
+    asker: Asker = Asker()
     stream: Stream | None = None
     ids: list[int] = field(default_factory=list)
     _said: Reader = field(init=False)
@@ -99,7 +109,11 @@ class Choice:
         n_max = min(self.asked.params.max_tokens, self.model.capacity - len(prompt_ids))
         while len(self.ids) < n_max:
             params = replace(self.asked.params, max_tokens=n_max - len(self.ids), seed=self._seed())
-            request = Request(prompt_ids + tuple(self.ids), params, eos_ids, self._stopper, self._following)
+            asker, ids = self.asker, prompt_ids + tuple(self.ids)
+            request = Request(
+                ids, params, eos_ids, self._stopper, self._following,
+                owner=asker.name, priority=asker.priority, salt=asker.salt,
+            )  # fmt: skip
             self.stream = worker.submit(request, self.model.metrics.ended)
             try:
                 async for pieces in self.stream.pieces():

@@ -94,6 +94,8 @@ def prometheus(models: Iterable["Hosted"]) -> str:
         ("prefix_cache_queries_total", "counter", "Prompt tokens looked up in the cache.",
          [s.cached_tokens + s.prefill_tokens for s, _ in stats]),
         ("prefix_cache_hits_total", "counter", "Prompt tokens found there.", [s.cached_tokens for s, _ in stats]),
+        ("prefix_cache_disk_hits_total", "counter", "Of these, prompt tokens that came back from disk.",
+         [s.loaded_tokens for s, _ in stats]),
         ("prompt_tokens_total", "counter", "Prompt tokens computed.", [s.prefill_tokens for s, _ in stats]),
         ("generation_tokens_total", "counter", "Tokens generated.", [s.new_tokens for s, _ in stats]),
         ("num_preemptions_total", "counter", "Requests that gave their place back.", [s.n_preempted for s, _ in stats]),

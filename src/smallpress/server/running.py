@@ -13,7 +13,8 @@ from fastapi import Request
 from smallpress import __version__
 from smallpress.server.asked import Asked
 from smallpress.server.errors import ApiError
-from smallpress.server.generation import Choice, Delta, Token, Usage, merged
+from smallpress.server.gate import Owner
+from smallpress.server.generation import Asker, Choice, Delta, Token, Usage, merged
 from smallpress.server.hosted import Hosted
 from smallpress.server.meter import Meter
 from smallpress.tokenizer.calls import Call
@@ -29,7 +30,7 @@ class Running:
 
     model: Hosted
     asked: Asked
-    owner: str
+    owner: Asker
     meter: Meter
     prefix: str
     created: int = field(default_factory=lambda: int(time.time()))
@@ -51,13 +52,13 @@ class Running:
         }
 
     async def deltas(self) -> AsyncGenerator[Delta, None]:
-        choices = [Choice(self.model, self.asked, index, self.usage) for index in range(self.asked.n)]
+        choices = [Choice(self.model, self.asked, index, self.usage, self.owner) for index in range(self.asked.n)]
         try:
             async with aclosing(merged(choices)) as deltas:
                 async for delta in deltas:
                     yield delta
         finally:
-            self.meter.charge(self.owner, self.model.name, self.usage)
+            self.meter.charge(self.owner.name, self.model.name, self.usage)
 
     async def started(self) -> AsyncGenerator[Delta, None]:
         """The deltas, once the first has come: what goes wrong before it is raised here, with its status."""
@@ -107,8 +108,12 @@ async def off_loop(make: Callable[[], Made]) -> Made:
     return await asyncio.to_thread(make)
 
 
-def owner_of(request: Request) -> str:
+def owner_of(request: Request, priority: int | None = None) -> Asker:
+    """Whose request it is, as the gate found; ApiError where the key may not ask for that priority."""
     owner = getattr(request.state, "owner", None)
-    if owner is None:
+    if not isinstance(owner, Owner):
         raise ApiError(401, "no valid API key")
-    return str(owner)
+    if priority is not None and priority < owner.foremost:
+        message = f"priority is {priority}: this key may ask for {owner.foremost} and above"
+        raise ApiError(400, message, "priority", "invalid_value")
+    return Asker(owner.name, owner.salt, priority or 0)

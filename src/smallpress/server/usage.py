@@ -17,7 +17,7 @@ def usage_routes(models: Models, meter: Meter) -> APIRouter:
 
     @router.get("/usage")
     async def usage(request: Request) -> dict[str, Any]:
-        owner = owner_of(request)
+        owner = owner_of(request).name
         return meter.report(models.busy_seconds(), None if owner in (LOCAL, ADMIN) else owner)
 
     return router

@@ -7,7 +7,7 @@ through an inbox, the other by one `call_soon_threadsafe` a step, so the loop is
 import asyncio
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -26,6 +26,7 @@ class ServedEngine(Protocol):
     def submit(self, request: Request) -> int: ...
     def step(self) -> list[Piece]: ...
     def cancel(self, request_id: int) -> Completion | None: ...
+    def save(self) -> bool: ...
     def is_running(self, request_id: int) -> bool: ...
     def stats(self) -> Stats: ...
 
@@ -84,11 +85,17 @@ class Stream:
         self._wake.set()
 
 
+LAST_SECONDS = 5.0  # for prefixes on their way to the disk when the server stops
+DISK_SECONDS = 0.02  # between two looks, with nothing else to do, at whether the disk takes more
+KEPT_FREE = 8  # requests that each owner can have in line however many the others have
+
+
 class Worker:
-    """`max_live` requests at most are running or waiting; the next is answered with 429."""
+    """`max_live` requests at most are running or waiting, and a few of each owner beyond; the next one gets a 429."""
 
     def __init__(self, engine: ServedEngine, name: str = "engine", max_live: int = 1024) -> None:
         self.engine, self.max_live, self.n_live = engine, max_live, 0
+        self._live_of: Counter[str] = Counter()
         self._loop = asyncio.get_running_loop()
         self._inbox: deque[tuple[str, Stream]] = deque()
         self._wake = threading.Event()
@@ -106,14 +113,17 @@ class Worker:
     def submit(self, request: Request, on_end: Callable[[Stream], None] = lambda _: None) -> Stream:
         if self._failed or self._closing:
             raise ApiError(503, "the engine has stopped", code="stopped", retry_after=10)
-        if self.n_live >= self.max_live:
+        owner = request.owner
+        if self.n_live >= self.max_live and self._live_of[owner] >= min(KEPT_FREE, self.max_live):
             raise ApiError(429, f"{self.n_live} requests are running or waiting", code="queue_full", retry_after=1)
 
         def ended(stream: Stream) -> None:
             self.n_live -= 1
+            self._live_of[owner] -= 1
             on_end(stream)
 
         self.n_live += 1
+        self._live_of[owner] += 1
         stream = Stream(request, ended)
         self._send("submit", stream)
         return stream
@@ -142,11 +152,18 @@ class Worker:
                 if self.engine.busy:
                     self._step()
                 else:
-                    self._wake.wait()
+                    self._wake.wait(DISK_SECONDS if self.engine.save() else None)
             fault = ApiError(503, "the server is stopping", code="stopped")
+            self._save_rest()
         finally:
             self._failed = fault.status == 500
             self._fail_all(fault)
+
+    def _save_rest(self) -> None:
+        """What the last answers left for the disk, if it takes it soon."""
+        until = time.monotonic() + LAST_SECONDS
+        while self.engine.save() and time.monotonic() < until:
+            time.sleep(DISK_SECONDS)
 
     def _read_inbox(self) -> None:
         while self._inbox:

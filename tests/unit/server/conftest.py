@@ -88,6 +88,9 @@ class ScriptedEngine:
     def cancel(self, request_id: int) -> Completion | None:
         return self._finish(request_id, "cancelled") if request_id in self.live else None
 
+    def save(self) -> bool:
+        return False
+
     def stats(self) -> Stats:
         return Stats(1, 2, 3, 4, 0, 0, 0, 0.5, len(self.live), 0, len(self.live), 10)
 

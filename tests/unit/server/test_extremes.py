@@ -10,7 +10,7 @@ import pytest
 SPEC = importlib.util.spec_from_file_location("extremes", Path(__file__).with_name("extremes.py"))
 extremes = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(extremes)
-EVERY = 29
+EVERY = 97
 """Each so many of the cases; bench/fuzz_api.py has them all."""
 
 
