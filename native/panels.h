@@ -36,6 +36,13 @@ public:
     void reserve(size_t n) {
         if (n > size_) *this = Buffer(n);
     }
+    // What lies from the n-th on, for as long as this one lives and does not grow.
+    Buffer from(size_t n) const {
+        Buffer part;
+        part.data_ = data_ + n;
+        part.size_ = size_ - n;
+        return part;
+    }
     SMALLPRESS_INLINE T* get() const { return data_; }
     T& operator[](size_t i) const { return data_[i]; }
     size_t size() const { return size_; }
@@ -76,6 +83,17 @@ struct Panels {
           data(n_panels() * panel_bytes) {}
 
     int64_t n_panels() const { return (N + PANEL - 1) / PANEL; }
+    // Panels from the first-th on as a weight of n_rows rows, as long as this one lives: one of a stack.
+    Panels from(int64_t first, int64_t n_rows) const {
+        Panels part;
+        part.coding = coding;
+        part.N = n_rows;
+        part.K = K;
+        part.n_blocks = n_blocks;
+        part.panel_bytes = panel_bytes;
+        part.data = data.from(first * panel_bytes);
+        return part;
+    }
     SMALLPRESS_INLINE bool four_bits() const { return coding == Coding::Q4 || coding == Coding::Q4_1; }
     SMALLPRESS_INLINE uint8_t* codes(int64_t panel) const { return data.get() + panel * panel_bytes; }
     // [block, row] in 8 bits, [block, half, row] in 4.
@@ -118,6 +136,18 @@ struct Activations {
         scale_data.reserve(n);
         sum_data.reserve(n * BLOCK / HALF);
         narrow_data.reserve(n * BLOCK);
+    }
+
+    // Rows from `row` on, the first of a tile, as long as these live and do not grow.
+    Activations from(int64_t row) const {
+        Activations part;
+        part.n_blocks = n_blocks;
+        part.code_data = code_data.from(row * n_blocks * BLOCK);
+        part.shifted_data = shifted_data.from(row * n_blocks * BLOCK);
+        part.scale_data = scale_data.from(row * n_blocks);
+        part.sum_data = sum_data.from(row * n_blocks * (BLOCK / HALF));
+        part.narrow_data = narrow_data.from(row * n_blocks * BLOCK);
+        return part;
     }
 
     // Of a row's first block; the next block's are TILE times as many further on.
