@@ -132,5 +132,6 @@ NB_MODULE(_native, m) {
         .def("logits", &logits)
         .def("reset", &Model::reset)
         .def_prop_ro("kernels", &Model::kernels_name)
+        .def_prop_ro("cache_bytes", &Model::cache_bytes)
         .def_prop_ro("weight_bytes", &Model::weight_bytes);
 }

@@ -68,6 +68,8 @@ public:
     // Of all weights that a token is multiplied by, as they lie in memory; of experts, those that it is sent to.
     int64_t weight_bytes() const;
 
+    int64_t cache_bytes() const { return cache_.size() * sizeof(uint16_t); }
+
     const Config& config() const { return config_; }
     int64_t n_pages() const { return n_pages_; }
     int64_t page_size() const { return page_size_; }
