@@ -45,15 +45,11 @@ inline void mix_latents(const LatentSpan& s, const float* weights, int64_t d, fl
         }
 }
 
-void attend_latent(const LatentSpan& s) {
-    constexpr int H = ROWS, C = ROWS >= 8 ? 2 : 1;
-    static_assert(LANES % H == 0);
-    int64_t token = s.first;
-    for (; token + ROWS <= s.last; token += ROWS) score_latents<ROWS>(s, token, s.weights + (token - s.first) * LANES);
-    for (; token < s.last; token++) score_latents<1>(s, token, s.weights + (token - s.first) * LANES);
+// exp(score - the head's largest) in place of the scores, and the peaks and sums.
+inline void soften_latents(const LatentSpan& s) {
     F16 peak = set1(-INFINITY), total = set1(0.0f);
     const float* end = s.weights + (s.last - s.first) * LANES;
-    for (float* p = s.weights; p < end; p += LANES) peak = max(peak, load(p));
+    for (const float* p = s.weights; p < end; p += LANES) peak = max(peak, load(p));
     for (float* p = s.weights; p < end; p += LANES) {
         const F16 weight = exp16(sub(load(p), peak));
         store(p, weight);
@@ -61,6 +57,15 @@ void attend_latent(const LatentSpan& s) {
     }
     store(s.peaks, peak);
     store(s.sums, total);
+}
+
+void attend_latent(const LatentSpan& s) {
+    constexpr int H = ROWS, C = ROWS >= 8 ? 2 : 1;
+    static_assert(LANES % H == 0);
+    int64_t token = s.first;
+    for (; token + ROWS <= s.last; token += ROWS) score_latents<ROWS>(s, token, s.weights + (token - s.first) * LANES);
+    for (; token < s.last; token++) score_latents<1>(s, token, s.weights + (token - s.first) * LANES);
+    soften_latents(s);
     for (int64_t h = 0; h < s.n_heads; h += H) {
         float* out = s.mix + h * s.rank;
         int64_t d = 0;

@@ -17,7 +17,7 @@
 namespace smallpress {
 namespace {
 
-constexpr int64_t SPAN = 512;   // tokens
+constexpr int64_t SPAN = LATENT_SPAN;
 constexpr int64_t SLICE = 128;  // rows of a step whose queries and mixes are in memory at once
 
 // What spans of one query give, put together: see LatentSpan.

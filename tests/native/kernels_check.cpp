@@ -143,8 +143,9 @@ void check_attend(const Kernels& k, const Paged& size) {
 struct Latents {
     int64_t first, last, width, rank, n_heads, page_size;
 };
-constexpr Latents LATENTS[] = {{0, 1, 4, 3, 1, 4},   {0, 20, 38, 33, 3, 7},    {9, 31, 26, 20, 16, 16},
-                               {16, 21, 8, 1, 9, 5}, {0, 70, 104, 64, 16, 16}, {3, 64, 98, 80, 12, 32}};
+constexpr Latents LATENTS[] = {{0, 1, 4, 3, 1, 4},        {0, 20, 38, 33, 3, 7},    {9, 31, 26, 20, 16, 16},
+                               {16, 21, 8, 1, 9, 5},      {0, 70, 104, 64, 16, 16}, {3, 64, 98, 80, 12, 32},
+                               {16, 121, 96, 64, 16, 16}, {0, 33, 160, 128, 5, 32}, {64, 65, 64, 64, 1, 64}};
 
 void check_latent(const Kernels& k, const Latents& size) {
     const auto [first, last, width, rank, n_heads, page_size] = size;
@@ -163,7 +164,7 @@ void check_latent(const Kernels& k, const Latents& size) {
     std::vector<uint16_t> turned(width * LANES);
     for (int64_t h = 0; h < n_heads; h++)
         for (int64_t d = 0; d < width; d++) k.to_bf16(&q[h * width + d], 1, &turned[(d / 2 * LANES + h) * 2 + d % 2]);
-    std::vector<float> weights((last - first) * LANES), peaks(LANES), sums(LANES), mix(LANES * rank);
+    std::vector<float> weights(LATENT_SPAN * LANES), peaks(LANES), sums(LANES), mix(LANES * rank);
     k.attend_latent({turned.data(), addresses.data(), page_size, width, rank, n_heads, first, last, weights.data(),
                      peaks.data(), sums.data(), mix.data()});
     for (int64_t h = 0; h < n_heads; h++) {
