@@ -1,10 +1,9 @@
 """Attention over latents beside grouped-query attention, by the length of the context: `python bench/mla_cost.py`.
 
 One layer in the native core with random weights, whose feed-forward is next to nothing. A step of one token behind so
-many others, less such a step behind one: what reading the cache costs, in microseconds a layer. The pages hold whatever
-a prompt left in them. Latent attention is DeepSeek-V2-Lite's (16 heads, 512 + 64 numbers a token); the other has as many
-heads of the same 128 dimensions over 16, 4 or 1 keys and values. Ratios are of medians, over the one with 4; times taken
-in turns.
+many others, less such a step behind none: what reading the cache costs, in microseconds a layer. Latent attention is
+DeepSeek-V2-Lite's (16 heads, 512 + 64 numbers a token); the other has as many heads of the same 128 dimensions over 16,
+4 or 1 keys and values. Ratios are of medians, over the one with 4; times are taken in turns.
 """
 
 import argparse

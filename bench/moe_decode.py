@@ -1,8 +1,8 @@
 """Decode of sparse experts beside a dense model of their active size: `python bench/moe_decode.py`.
 
 64 experts, 6 active, against one feed-forward as wide as those 6, in the native core with random weights; all else is
-equal. Steps of one token are timed in turns, one model after the other, so that both meet the same machine. The ratio is
-of medians, sparse over dense: at 1, choosing and gathering cost nothing. The experts' weights exceed the processor's
+equal. Steps of one token are timed in turns, one model after the other, so that both meet the same machine. The ratio
+is of medians, sparse over dense: at 1, choosing and gathering cost nothing. The experts' weights exceed the processor's
 caches; those of one token's choice, and the dense ones, need not, and `--inter-dim` makes both larger.
 """
 
