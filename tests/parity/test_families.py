@@ -278,6 +278,20 @@ def test_the_native_core_gives_the_same_logits_in_bf16(folders, name):
     assert np.median(gaps) < IN_BF16
 
 
+@pytest.mark.parametrize("name", ["deepseek_v3", "deepseek_v2, groups, no q lora, yarn", "qwen3_moe", "gemma3"])
+@pytest.mark.parametrize("packing", ["stored", "int8"])
+def test_a_folder_gives_the_core_what_its_arrays_give(folders, name, packing):
+    files, place = open_model(folders(name)[0]), np.arange(len(IDS))
+    found = []
+    for runner in (
+        NativeRunner.from_files(files, packing, page_size=4, n_pages=4),
+        NativeRunner(files.config, dict(files.tensors()), page_size=4, n_pages=4, packing="int8"),
+    ):
+        runner.core.forward(np.array(IDS), place, place[:4], np.zeros_like(place), place)
+        found.append(runner.core.logits())
+    assert np.array_equal(*found)
+
+
 @torch.no_grad()
 def test_dynamic_ntk_beyond_its_length_is_theirs_token_by_token(folders):
     """At once they would turn every key by the base of the last; a cache keeps each by that of its own place."""

@@ -1,5 +1,6 @@
 """The native runner: the whole step in the C++ core, weights in 8 or 4 bits, no vocabulary-wide array in Python."""
 
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -78,10 +79,10 @@ class NativeRunner:
         bits = 8 if packing == "stored" or (packing == "int4" and in_vocabulary) else BITS[packing]
         if len(self.shapes[name]) == 1 or name.endswith(IN_FP32):
             return self._set(name, files.read(name), bits)
-        format, rows = files.stored(name)
+        (format, rows), n_rows = files.stored(name), math.prod(self.shapes[name][:-1])
         if _native.packed_bits(format) == bits or (packing == "stored" and _native.packed_bits(format)):
             with _finite(name):
-                self.core.set_blocks(name, format, np.ascontiguousarray(rows))
+                self.core.set_blocks(name, format, np.ascontiguousarray(rows.reshape(n_rows, -1)))
         else:
             self._set(name, files.read(name), bits)
 
