@@ -111,12 +111,6 @@ auto swiglu(const std::string& name, Vector gate, Vector up) {
     return numpy(out, {gate.shape(0)});
 }
 
-auto geglu(const std::string& name, Vector gate, Vector up) {
-    std::vector<float> out(gate.shape(0));
-    kernels(name).geglu(gate.data(), up.data(), gate.shape(0), out.data());
-    return numpy(out, {gate.shape(0)});
-}
-
 // q [group, D] over k and v [S, D], cut into pages here.
 auto attend(const std::string& name, Matrix q, Matrix k, Matrix v, int64_t page_size) {
     const Kernels& table = kernels(name);
@@ -170,7 +164,6 @@ void bind_kernels(nb::module_& m) {
     m.def("product", &product, nb::arg("kernels"), nb::arg("x"), nb::arg("panels"), nb::arg("add") = false);
     m.def("rms_norm", &rms_norm);
     m.def("swiglu", &swiglu);
-    m.def("geglu", &geglu);
     m.def("attend", &attend);
     m.def("weigh", &weigh);
     m.def("read_bandwidth", [](int n_threads) {
