@@ -35,6 +35,12 @@ inline void score(const uint16_t* q, const Pages& pages, int64_t tile, float* sc
         for (int h = 0; h < H; h++) store(scores + h * width + pages.first_token(tile + t), dots[h * T + t]);
 }
 
+// Tokens before a row's window weigh nothing.
+inline void hide(float* scores, int64_t length, int64_t window) {
+    if (window)
+        for (int64_t t = 0; t < length - window; t++) scores[t] = -INFINITY;
+}
+
 // exp(score - peak) in place of `length` scores, 0 in the lanes after them; returns the inverse of their sum.
 inline float soften(float* scores, int64_t length) {
     const int64_t end = (length + LANES - 1) / LANES * LANES;
@@ -125,6 +131,7 @@ void attend_heads(const float* q, int64_t n, const Pages& pages, const Attention
     for (; tile < n_tiles; tile++) score<1, H>(narrow_q, pages, tile, a.scores, width);
     float inverse[H];
     for (int h = 0; h < H; h++) {
+        hide(a.scores + h * width, pages.length, a.window);
         inverse[h] = soften(a.scores + h * width, pages.length);
         pair_up(a.scores + h * width, pages, pairs + 2 * h * width);
     }

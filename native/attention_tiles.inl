@@ -103,6 +103,7 @@ void attend_tile(const Attention& a, int64_t first, int64_t n_tokens, int64_t he
     float inverse[TILE];
     for (int64_t row = 0; row < n_rows; row++) {
         const int64_t length = a.length + token(row);
+        hide(a.scores + row * width, length, a.window);
         inverse[row] = soften(a.scores + row * width, length);
         int64_t t = 0;
         for (; t < length; t += LANES) store_bf16(weights + row * width + t, load(a.scores + row * width + t));

@@ -115,6 +115,7 @@ auto logits(const Model& model) {
 
 }  // namespace
 
+Config config_of(const nb::dict& from);
 void bind_kernels(nb::module_& m);
 void bind_optimizer(nb::module_& m);
 void bind_product(nb::module_& m);
@@ -131,19 +132,12 @@ NB_MODULE(_native, m) {
     nb::class_<Model>(m, "Model")
         .def(
             "__init__",
-            [](Model* self, int64_t dim, int64_t n_layers, int64_t n_heads, int64_t n_kv_heads, int64_t head_dim,
-               int64_t inter_dim, int64_t vocab_size, float norm_eps, double rope_theta, bool tied_head,
-               int64_t n_pages, int64_t page_size, int n_threads, const std::string& kernels_name) {
-                const Config config{dim,       n_layers,   n_heads,  n_kv_heads, head_dim,
-                                    inter_dim, vocab_size, norm_eps, rope_theta, tied_head};
-                for (int64_t size :
-                     {dim, n_layers, n_heads, n_kv_heads, head_dim, inter_dim, vocab_size, n_pages, page_size})
-                    require(size > 0, "every size of a model is above zero");
-                new (self) Model(config, n_pages, page_size, n_threads, kernels_name);
+            [](Model* self, const nb::dict& config, int64_t n_pages, int64_t page_size, int n_threads,
+               const std::string& kernels_name) {
+                require(n_pages > 0 && page_size > 0, "there is at least one page of one token");
+                new (self) Model(config_of(config), n_pages, page_size, n_threads, kernels_name);
             },
-            nb::kw_only(), nb::arg("dim"), nb::arg("n_layers"), nb::arg("n_heads"), nb::arg("n_kv_heads"),
-            nb::arg("head_dim"), nb::arg("inter_dim"), nb::arg("vocab_size"), nb::arg("norm_eps"),
-            nb::arg("rope_theta"), nb::arg("tied_head"), nb::arg("n_pages"), nb::arg("page_size"), nb::arg("n_threads"),
+            nb::arg("config"), nb::kw_only(), nb::arg("n_pages"), nb::arg("page_size"), nb::arg("n_threads"),
             nb::arg("kernels") = "")
         .def("set", &set, nb::arg("name"), nb::arg("values"), nb::arg("bits") = 8)
         .def("set_blocks", &set_blocks)
@@ -161,5 +155,6 @@ NB_MODULE(_native, m) {
         .def("reset", &Model::reset)
         .def_prop_ro("kernels", &Model::kernels_name)
         .def_prop_ro("page_bytes", &Model::page_bytes)
+        .def_prop_ro("cache_bytes", &Model::cache_bytes)
         .def_prop_ro("weight_bytes", &Model::weight_bytes);
 }

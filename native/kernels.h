@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <string>
 
+#include "latent.h"
 #include "panels.h"
 #include "training.h"
 
@@ -35,6 +36,7 @@ struct Attention {
     float* scores;
     uint16_t* narrow;
     const uint16_t** chunks;
+    int64_t window = 0;  // only the last so many of a row's tokens count; 0: all
 };
 
 SMALLPRESS_INLINE constexpr int64_t rows_at_once(int64_t group) { return group > LANES ? group : LANES; }
@@ -85,6 +87,14 @@ struct Kernels {
     int64_t (*exercise)(int64_t n);
 
     const Training* training;
+
+    // out = gelu(gate) * up, gelu by its tanh formula: gate / (1 + exp(-2 sqrt(2 / pi) (gate + 0.044715 gate^3))).
+    void (*geglu)(const float* gate, const float* up, int64_t n, float* out);
+
+    // out[i] = x . w[i], in fp32; w [n_rows, n].
+    void (*dots)(const float* x, const float* w, int64_t n_rows, int64_t n, float* out);
+
+    void (*attend_latent)(const LatentSpan& span);
 };
 
 // The best table this processor can run, or the one named; throws std::invalid_argument where it cannot.

@@ -44,6 +44,7 @@ inline void store_part(float* p, int64_t n, F16 x) {
 }  // namespace
 
 #include "attention.inl"
+#include "latent.inl"
 #include "product.inl"
 #include "training.inl"
 
@@ -68,6 +69,30 @@ void swiglu(const float* gate, const float* up, int64_t n, float* out) {
         const F16 g = load_part(gate + i, n - i, 0.0f);
         const F16 silu = div(g, add(one, exp16(sub(set1(0.0f), g))));
         store_part(out + i, n - i, mul(silu, load_part(up + i, n - i, 0.0f)));
+    }
+}
+
+void geglu(const float* gate, const float* up, int64_t n, float* out) {
+    const F16 one = set1(1.0f), slope = set1(-1.59576912f), bend = set1(-1.59576912f * 0.044715f);
+    for (int64_t i = 0; i < n; i += 16) {
+        const F16 g = load_part(gate + i, n - i, 0.0f);
+        const F16 gelu = div(g, add(one, exp16(mul(g, fma(bend, mul(g, g), slope)))));
+        store_part(out + i, n - i, mul(gelu, load_part(up + i, n - i, 0.0f)));
+    }
+}
+
+void dots(const float* x, const float* w, int64_t n_rows, int64_t n, float* out) {
+    constexpr int64_t EACH = 4;
+    for (int64_t row = 0; row < n_rows; row += EACH) {
+        const int64_t rows = least(EACH, n_rows - row);
+        F16 total[EACH];
+        for (F16& one : total) one = set1(0.0f);
+        for (int64_t i = 0; i < n; i += 16) {
+            const F16 here = load_part(x + i, n - i, 0.0f);
+            for (int64_t r = 0; r < rows; r++)
+                total[r] = fma(here, load_part(w + (row + r) * n + i, n - i, 0.0f), total[r]);
+        }
+        for (int64_t r = 0; r < rows; r++) out[row + r] = sum(total[r]);
     }
 }
 
@@ -125,7 +150,7 @@ int64_t exercise(int64_t n) {
     return n * CHAINS * LANES * QUAD;
 }
 
-constexpr Kernels TABLE{KERNELS_NAME, quantize, narrow,  rms_norm, swiglu,   pack,     product,
-                        attend,       to_bf16,  largest, weigh,    exercise, &TRAINING};
+constexpr Kernels TABLE{KERNELS_NAME, quantize, narrow, rms_norm, swiglu,    pack,  product, attend,
+                        to_bf16,      largest,  weigh,  exercise, &TRAINING, geglu, dots,    attend_latent};
 
 }  // namespace

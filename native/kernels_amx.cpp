@@ -243,6 +243,7 @@ void product_amx(const Activations& x, int64_t M, const Panels& w, int64_t first
 }  // namespace
 
 #include "attention_tiles.inl"
+#include "latent_tiles.inl"
 
 namespace {
 
@@ -270,6 +271,7 @@ constexpr Kernels with_tiles() {
     Kernels table = TABLE;
     table.product = product_amx;
     table.attend = attend_tiles;
+    table.attend_latent = attend_latent_tiles;
     table.exercise = exercise_tiles;
     table.training = &TRAINING_TILED;
     return table;

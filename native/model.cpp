@@ -4,9 +4,10 @@
 #include <atomic>
 #include <cmath>
 #include <cstring>
+#include <numeric>
 #include <stdexcept>
 
-#include "half.h"
+#include "rope.h"
 
 namespace smallpress {
 namespace {
@@ -17,36 +18,35 @@ void add_bias(float* row, const Buffer<float>& bias) {
     for (size_t i = 0; i < bias.size(); i++) row[i] += bias[i];
 }
 
-// Turns dimension i with dimension i + D / 2 (half-split layout).
-void rotate(float* head, const float* cos, const float* sin, int64_t D) {
-    for (int64_t i = 0; i < D / 2; i++) {
-        const float left = head[i], right = head[i + D / 2];
-        head[i] = left * cos[i] - right * sin[i];
-        head[i + D / 2] = right * cos[i] + left * sin[i];
-    }
-}
-
 }  // namespace
 
 Model::Model(const Config& config, int64_t n_pages, int64_t page_size, int n_threads, const std::string& kernels_name)
     : config_(config), n_pages_(n_pages), page_size_(page_size), k_(kernels(kernels_name)), pool_(n_threads) {
-    if (config.n_heads % config.n_kv_heads || config.head_dim % 2)
-        throw std::invalid_argument("n_heads must be a multiple of n_kv_heads, and head_dim even");
+    if (config.n_heads % config.n_kv_heads || config.rope_dim() % 2)
+        throw std::invalid_argument("n_heads must be a multiple of n_kv_heads, and what is rotated even");
+    for (const Rope& rope : config.ropes)
+        if (static_cast<int64_t>(rope.turns.size()) * 2 != config.rope_dim())
+            throw std::invalid_argument("a rope has one turn for each pair");
+    for (const LayerKind& layer : config.layers)
+        if (layer.rope < 0 || layer.rope >= static_cast<int64_t>(config.ropes.size()) || layer.window < 0 ||
+            layer.inter_dim < 0 || (layer.inter_dim == 0 && !config.experts))
+            throw std::invalid_argument("a layer is of no kind there is");
+    if (config.latent && config.latent->nope_dim + config.latent->rope_dim != config.head_dim)
+        throw std::invalid_argument("head_dim of latent attention is nope_dim + rope_dim");
     norm_ = Buffer<float>(config.dim);
-    for (int64_t i = 0; i < config.head_dim / 2; i++)
-        turns_.push_back(std::pow(config.rope_theta, -2.0 * i / config.head_dim));
-    layers_.resize(config.n_layers);
+    layers_.resize(config.n_layers());
     scratch_.resize(pool_.n_threads());
     key_pages_.resize(pool_.n_threads());
     value_pages_.resize(pool_.n_threads());
     narrow_.resize(pool_.n_threads());
     chunks_.resize(pool_.n_threads());
+    for (Activations* activations : {&act_, &gathered_}) activations->meet_8_bits = activations->meet_4_bits = false;
     reset();
 }
 
 void Model::reset() {
     cache_ = Buffer<uint16_t>();  // the old memory first
-    cache_ = Buffer<uint16_t>(config_.n_layers * 2 * n_pages_ * page_entries());
+    cache_ = Buffer<uint16_t>(n_page_parts() * n_pages_ * page_entries());
 }
 
 uint16_t* Model::keys(int64_t layer, int64_t page, int64_t kv_head) const {
@@ -57,134 +57,23 @@ uint16_t* Model::values(int64_t layer, int64_t page, int64_t kv_head) const {
     return keys(layer, n_pages_ + page, kv_head);
 }
 
-Model::Place Model::find(const std::string& name, int64_t n_rows, int64_t n_columns) {
-    const int64_t dim = config_.dim, inter = config_.inter_dim, q = q_dim(), kv = kv_dim(), vocab = config_.vocab_size;
-    auto checked = [&](Place place) {
-        if (n_rows != place.n_rows || n_columns != place.n_columns || (!place.matrix && !place.vector))
-            throw std::invalid_argument(name + " is not a weight of this model in this shape");
-        return place;
-    };
-    auto matrix = [&](Panels& to, int64_t N, int64_t K) { return checked({&to, nullptr, N, K, 0, 0}); };
-    auto vector = [&](Buffer<float>& to, int64_t size, int64_t first, int64_t n) {
-        return checked({nullptr, &to, n, 0, size, first});
-    };
-    if (name == "embed.weight") return matrix(embed_, vocab, dim);
-    if (name == "head.weight" && !config_.tied_head) return matrix(head_, vocab, dim);
-    if (name == "norm.weight") return vector(norm_, dim, 0, dim);
-    const std::string start = "layers.";
-    const size_t dot = name.find('.', start.size());
-    if (name.rfind(start, 0) != 0 || dot == std::string::npos) return checked({});
-    const std::string number = name.substr(start.size(), dot - start.size()), rest = name.substr(dot + 1);
-    if (number.empty() || number.size() > 6 || number.find_first_not_of("0123456789") != std::string::npos)
-        return checked({});
-    const size_t index = std::stoul(number);
-    if (index >= layers_.size()) return checked({});
-    Layer& layer = layers_[index];
-    if (rest == "attn_norm.weight") return vector(layer.attn_norm, dim, 0, dim);
-    if (rest == "mlp_norm.weight") return vector(layer.mlp_norm, dim, 0, dim);
-    if (rest == "attn.q.weight") return matrix(layer.q, q, dim);
-    if (rest == "attn.k.weight") return matrix(layer.k, kv, dim);
-    if (rest == "attn.v.weight") return matrix(layer.v, kv, dim);
-    if (rest == "attn.q.bias") return vector(layer.qkv_bias, qkv_width(), 0, q);
-    if (rest == "attn.k.bias") return vector(layer.qkv_bias, qkv_width(), k_row(), kv);
-    if (rest == "attn.v.bias") return vector(layer.qkv_bias, qkv_width(), v_row(), kv);
-    if (rest == "attn.o.weight") return matrix(layer.o, dim, q);
-    if (rest == "attn.o.bias") return vector(layer.o_bias, dim, 0, dim);
-    if (rest == "mlp.gate.weight") return matrix(layer.gate, inter, dim);
-    if (rest == "mlp.up.weight") return matrix(layer.up, inter, dim);
-    if (rest == "mlp.gate.bias") return vector(layer.gate_up_bias, gate_up_width(), 0, inter);
-    if (rest == "mlp.up.bias") return vector(layer.gate_up_bias, gate_up_width(), up_row(), inter);
-    if (rest == "mlp.down.weight") return matrix(layer.down, dim, inter);
-    if (rest == "mlp.down.bias") return vector(layer.down_bias, dim, 0, dim);
-    return checked({});
-}
-
-template <typename Pack>
-void Model::fill(const std::string& name, Panels& to, Coding coding, const Place& place, Pack pack) {
-    if (to.n_blocks == 0 || to.coding != coding) {
-        to = Panels();  // the old memory first
-        to = Panels(coding, place.n_rows, place.n_columns);
-    }
-    std::atomic<bool> finite{true};
-    pool_.split(to.n_panels(), 1, [&](int thread, int64_t begin, int64_t end) {
-        for (int64_t panel = begin; panel < end; panel++)
-            if (!pack(thread, panel, panel * PANEL, std::min(PANEL, place.n_rows - panel * PANEL))) finite = false;
-    });
-    if (!finite) throw std::overflow_error(name + " holds NaN or infinity");
-    (coding == Coding::BF16 ? any_bf16_ : any_quantized_) = true;
-}
-
-void Model::set(const std::string& name, const float* values, int64_t n_rows, int64_t n_columns, Coding coding) {
-    const Place place = find(name, n_rows, n_columns);
-    if (place.vector) {
-        if (!std::all_of(values, values + n_rows, [](float x) { return std::isfinite(x); }))
-            throw std::overflow_error(name + " holds NaN or infinity");
-        place.vector->reserve(place.size);
-        std::memcpy(place.vector->get() + place.first, values, n_rows * sizeof(float));
-        return;
-    }
-    Panels& to = *place.matrix;
-    fill(name, to, coding, place,
-         [&](int, int64_t panel, int64_t row, int64_t n) { return k_.pack(values + row * n_columns, n, to, panel); });
-}
-
-void Model::set_blocks(const std::string& name, const BlockFormat& format, const uint8_t* rows, int64_t n_rows,
-                       int64_t row_bytes) {
-    const int64_t n_columns = row_bytes / format.bytes * format.columns;
-    const Place place = find(name, n_rows, n_columns);
-    Panels& to = *place.matrix;
-    fill(name, to, format.coding, place, [&](int thread, int64_t panel, int64_t row, int64_t n) {
-        const uint8_t* from = rows + row * row_bytes;
-        if (format.regroup) return format.regroup(from, row_bytes, n, to, panel);
-        scratch_[thread].reserve(PANEL * n_columns);
-        float* values = scratch_[thread].get();
-        for (int64_t i = 0; i < n; i++) format.decode(from + i * row_bytes, n_columns, values + i * n_columns);
-        return k_.pack(values, n, to, panel);
-    });
-}
-
-void Model::require_weights() const {
-    auto require = [](bool there) {
-        if (!there) throw std::logic_error("a weight has not been set");
-    };
-    require(embed_.N && norm_.size() && (config_.tied_head || head_.N));
-    for (const Layer& layer : layers_) {
-        for (const Panels* weight : {&layer.q, &layer.k, &layer.v, &layer.o, &layer.gate, &layer.up, &layer.down})
-            require(weight->N);
-        require(layer.attn_norm.size() && layer.mlp_norm.size());
-    }
-}
-
-int64_t Model::weight_bytes() const {
-    int64_t n = (config_.tied_head ? embed_ : head_).data.size();
-    for (const Layer& layer : layers_)
-        for (const Panels* weight : {&layer.q, &layer.k, &layer.v, &layer.o, &layer.gate, &layer.up, &layer.down})
-            n += weight->data.size();
-    return n;
+uint8_t* Model::page_part(int64_t part, int64_t page) const {
+    return reinterpret_cast<uint8_t*>(cache_.get() + (part * n_pages_ + page) * page_entries());
 }
 
 void Model::copy_page(int64_t source, int64_t target) {
-    const size_t bytes = page_entries() * sizeof(uint16_t);
-    for (int64_t layer = 0; layer < config_.n_layers; layer++) {
-        std::memcpy(keys(layer, target, 0), keys(layer, source, 0), bytes);
-        std::memcpy(values(layer, target, 0), values(layer, source, 0), bytes);
-    }
+    for (int64_t part = 0; part < n_page_parts(); part++)
+        std::memcpy(page_part(part, target), page_part(part, source), part_bytes());
 }
 
 void Model::read_page(int64_t page, uint8_t* to) const {
-    const size_t bytes = page_entries() * sizeof(uint16_t);
-    for (int64_t layer = 0; layer < config_.n_layers; layer++, to += 2 * bytes) {
-        std::memcpy(to, keys(layer, page, 0), bytes);
-        std::memcpy(to + bytes, values(layer, page, 0), bytes);
-    }
+    for (int64_t part = 0; part < n_page_parts(); part++, to += part_bytes())
+        std::memcpy(to, page_part(part, page), part_bytes());
 }
 
 void Model::write_page(int64_t page, const uint8_t* from) {
-    const size_t bytes = page_entries() * sizeof(uint16_t);
-    for (int64_t layer = 0; layer < config_.n_layers; layer++, from += 2 * bytes) {
-        std::memcpy(keys(layer, page, 0), from, bytes);
-        std::memcpy(values(layer, page, 0), from + bytes, bytes);
-    }
+    for (int64_t part = 0; part < n_page_parts(); part++, from += part_bytes())
+        std::memcpy(page_part(part, page), from, part_bytes());
 }
 
 void Model::product(std::initializer_list<Part> parts, int64_t M, float* out, int64_t stride, Store store) {
@@ -202,39 +91,54 @@ void Model::product(std::initializer_list<Part> parts, int64_t M, float* out, in
     });
 }
 
-void Model::take(const float* x, int64_t n, int64_t row) {
-    if (any_quantized_) k_.quantize(x, n, act_, row);
-    if (any_bf16_) k_.narrow(x, n, act_, row);
+void Model::take(const float* x, int64_t n, const Activations& to, int64_t row) const {
+    if (to.meet_8_bits || to.meet_4_bits) k_.quantize(x, n, to, row);
+    if (any_bf16_) k_.narrow(x, n, to, row);
 }
 
-void Model::normalize(const float* x, const Buffer<float>& weight, int64_t M) {
+void Model::normalize(const float* x, const Buffer<float>& weight, int64_t M, float* kept) {
     const int64_t dim = config_.dim;
     act_.reserve(M, dim);
     pool_.split(M, 1, [&](int thread, int64_t begin, int64_t end) {
         scratch_[thread].reserve(dim);
-        float* normed = scratch_[thread].get();
         for (int64_t row = begin; row < end; row++) {
+            float* normed = kept ? kept + row * dim : scratch_[thread].get();
             k_.rms_norm(x + row * dim, weight.get(), dim, config_.norm_eps, normed);
-            take(normed, dim, row);
+            take(normed, dim, act_, row);
         }
     });
 }
 
-// Biases, rotation, and keys and values into their pages.
+void Model::rotate_head(float* head, int64_t rope, int64_t n, int64_t D, int thread) {
+    const int64_t from = (n * config_.ropes.size() + rope) * (D / 2);
+    scratch_[thread].reserve(D);
+    rotate(head, &cos_[from], &sin_[from], D, config_.interleaved, scratch_[thread].get());
+}
+
+// Biases, norms, rotation, and keys and values into their pages.
 void Model::place(const Layer& layer, int64_t index, const Rows& rows) {
-    const int64_t D = config_.head_dim;
+    const int64_t D = config_.head_dim, rope = config_.layers[index].rope;
+    const float gain = config_.score_scale * std::sqrt(static_cast<float>(D));  // what attend() has too little
+    auto turn = [&](float* head, const Buffer<float>& norm, int64_t n, int thread) {
+        auto normalize = [&](HeadNorm when) {
+            if (config_.head_norm == when) k_.rms_norm(head, norm.get(), D, config_.norm_eps, head);
+        };
+        normalize(HeadNorm::BEFORE_ROPE);
+        rotate_head(head, rope, n, D, thread);
+        normalize(HeadNorm::AFTER_ROPE);
+    };
     pool_.split(rows.N, 1, [&](int thread, int64_t begin, int64_t end) {
         Buffer<uint16_t>& narrow = narrow_[thread];
         narrow.reserve(D);
         for (int64_t n = begin; n < end; n++) {
             float* row = qkv_.get() + n * qkv_width();
             add_bias(row, layer.qkv_bias);
-            const float *cos = &cos_[n * D / 2], *sin = &sin_[n * D / 2];
-            for (int64_t h = 0; h < config_.n_heads; h++) rotate(row + h * D, cos, sin, D);
+            for (int64_t h = 0; h < config_.n_heads; h++) turn(row + h * D, layer.q_norm, n, thread);
+            for (int64_t i = 0; config_.score_scale != 0.0f && i < q_dim(); i++) row[i] *= gain;
             const int64_t page = rows.tables[n][rows.positions[n] / page_size_], place = rows.positions[n] % page_size_;
             for (int64_t h = 0; h < config_.n_kv_heads; h++) {
                 float* key = row + k_row() + h * D;
-                rotate(key, cos, sin, D);
+                turn(key, layer.k_norm, n, thread);
                 k_.to_bf16(key, D, narrow.get());
                 uint16_t* to = keys(index, page, h) + place / LANES * D * LANES + place % LANES * 2;
                 for (int64_t d = 0; d < D; d++) to[d / 2 * LANES * 2 + d % 2] = narrow[d];
@@ -259,77 +163,128 @@ std::vector<Model::Run> Model::runs(const Rows& rows) const {
 
 void Model::attend(int64_t layer, const Rows& rows, const std::vector<Run>& runs) {
     const int64_t D = config_.head_dim, K = config_.n_kv_heads, group = config_.n_heads / K;
-    const int64_t n_items = static_cast<int64_t>(runs.size()) * K;
+    const int64_t n_items = static_cast<int64_t>(runs.size()) * K, window = config_.layers[layer].window;
+    // Pages before a window are left out in whole lanes, so that what a row adds up does not depend on where its run
+    // begins.
+    const int64_t together = LANES / std::gcd(LANES, page_size_);
     std::atomic<int64_t> next{0};
     // Rows differ in length, so threads take them as they come.
     pool_.run([&](int thread) {
         auto &key_pages = key_pages_[thread], &value_pages = value_pages_[thread], &chunks = chunks_[thread];
         for (int64_t item; (item = next.fetch_add(1)) < n_items;) {
             const auto [n, n_rows] = runs[item / K];
-            const int64_t head = item % K, longest = rows.positions[n] + n_rows, column = head * group * D;
+            const int64_t head = item % K, column = head * group * D, length = rows.positions[n] + 1;
+            const int64_t unseen = window ? std::max<int64_t>(0, length - window) / page_size_ : 0;
+            const int64_t skipped = unseen / together * together, before = skipped * page_size_;
+            const int64_t longest = length - before + n_rows - 1;
             const int64_t n_pages = (longest + page_size_ - 1) / page_size_;
             key_pages.resize(n_pages);
             value_pages.resize(n_pages);
             chunks.resize(chunk_room(longest));
             for (int64_t i = 0; i < n_pages; i++) {
-                key_pages[i] = keys(layer, rows.tables[n][i], head);
-                value_pages[i] = values(layer, rows.tables[n][i], head);
+                key_pages[i] = keys(layer, rows.tables[n][skipped + i], head);
+                value_pages[i] = values(layer, rows.tables[n][skipped + i], head);
             }
             scratch_[thread].reserve(score_room(group, longest));
             narrow_[thread].reserve(narrow_room(group, longest, D));
             k_.attend({qkv_.get() + n * qkv_width() + column, mixed_.get() + n * q_dim() + column, qkv_width(), q_dim(),
-                       n_rows, rows.positions[n] + 1, page_size_, group, D, key_pages.data(), value_pages.data(),
-                       scratch_[thread].get(), narrow_[thread].get(), chunks.data()});
+                       n_rows, length - before, page_size_, group, D, key_pages.data(), value_pages.data(),
+                       scratch_[thread].get(), narrow_[thread].get(), chunks.data(), window});
+        }
+    });
+}
+
+void Model::join(const Panels& weight, const Buffer<float>& bias, const Buffer<float>& post_norm, int64_t N) {
+    product({{&weight}}, N, branch(post_norm), config_.dim, post_norm.size() ? Store::SET : Store::ADD);
+    for (int64_t n = 0; n < N; n++) add_bias(branch(post_norm) + n * config_.dim, bias);
+}
+
+// The branch's norm, and its sum with the stream.
+void Model::end_branch(const Buffer<float>& post_norm, int64_t N) {
+    if (!post_norm.size()) return;
+    const int64_t dim = config_.dim;
+    pool_.split(N, 1, [&](int, int64_t begin, int64_t end) {
+        for (int64_t n = begin; n < end; n++) {
+            float *row = branch_.get() + n * dim, *x = x_.get() + n * dim;
+            k_.rms_norm(row, post_norm.get(), dim, config_.norm_eps, row);
+            for (int64_t i = 0; i < dim; i++) x[i] += row[i];
+        }
+    });
+}
+
+void Model::dense(const Layer& layer, int64_t index, int64_t N) {
+    const int64_t inter = dense_dim(index), up = up_row(inter), width = gate_up_width(inter);
+    const auto gate = gate_of(index);
+    wide_.reserve(N * width);
+    product({{&layer.gate}, {&layer.up, up}}, N, wide_.get(), width, Store::SET);
+    act_.reserve(N, inter);
+    pool_.split(N, 1, [&](int, int64_t begin, int64_t end) {
+        for (int64_t n = begin; n < end; n++) {
+            float* row = wide_.get() + n * width;
+            add_bias(row, layer.gate_up_bias);
+            gate(row, row + up, inter, row);
+            take(row, inter, act_, n);
+        }
+    });
+    join(layer.down, layer.down_bias, layer.mlp_post_norm, N);
+}
+
+void Model::feed_forward(const Layer& layer, int64_t index, int64_t N) {
+    const bool sparse = config_.layers[index].inter_dim == 0;
+    if (sparse) normed_.reserve(N * config_.dim);
+    normalize(x_.get(), layer.mlp_norm, N, sparse ? normed_.get() : nullptr);
+    if (dense_dim(index))
+        dense(layer, index, N);
+    else if (layer.mlp_post_norm.size())
+        std::memset(branch_.get(), 0, N * config_.dim * sizeof(float));
+    if (sparse) experts(layer, index, N);
+    end_branch(layer.mlp_post_norm, N);
+}
+
+// Embeddings, and the angles of every rope.
+void Model::embed(const Rows& rows) {
+    const int64_t N = rows.N, dim = config_.dim, n_pairs = config_.rope_dim() / 2;
+    x_.reserve(N * dim);
+    cos_.reserve(config_.ropes.size() * N * n_pairs);
+    sin_.reserve(config_.ropes.size() * N * n_pairs);
+    pool_.split(N, 1, [&](int, int64_t begin, int64_t end) {
+        for (int64_t n = begin; n < end; n++) {
+            float* x = x_.get() + n * dim;
+            decode_row(embed_, rows.ids[n], x);
+            for (int64_t i = 0; config_.embed_scale != 1.0f && i < dim; i++) x[i] *= config_.embed_scale;
+            for (size_t rope = 0; rope < config_.ropes.size(); rope++) {
+                const int64_t to = (n * config_.ropes.size() + rope) * n_pairs;
+                rope_row(config_.ropes[rope], rows.positions[n], &cos_[to], &sin_[to]);
+            }
         }
     });
 }
 
 void Model::forward(const Rows& rows, const int64_t* logit_rows, int64_t n_logit_rows) {
-    const int64_t N = rows.N, dim = config_.dim, D = config_.head_dim, width = qkv_width();
-    const int64_t inter = config_.inter_dim;
+    const int64_t N = rows.N, dim = config_.dim, width = qkv_width();
     require_weights();
-    x_.reserve(N * dim);
-    qkv_.reserve(N * width);
-    mixed_.reserve(N * q_dim());
-    wide_.reserve(N * gate_up_width());
-    cos_.reserve(N * D / 2);
-    sin_.reserve(N * D / 2);
-    pool_.split(N, 1, [&](int, int64_t begin, int64_t end) {
-        for (int64_t n = begin; n < end; n++) {
-            decode_row(embed_, rows.ids[n], x_.get() + n * dim);
-            for (int64_t i = 0; i < D / 2; i++) {
-                const double angle = rows.positions[n] * turns_[i];
-                cos_[n * D / 2 + i] = static_cast<float>(std::cos(angle));
-                sin_[n * D / 2 + i] = static_cast<float>(std::sin(angle));
-            }
-        }
-    });
+    embed(rows);
+    mixed_.reserve(N * mixed_dim());
+    if (!config_.latent) qkv_.reserve(N * width);
+    if (config_.post_norms) branch_.reserve(N * dim);
     const std::vector<Run> together = runs(rows);
-    for (int64_t index = 0; index < config_.n_layers; index++) {
+    for (int64_t index = 0; index < config_.n_layers(); index++) {
         const Layer& layer = layers_[index];
         normalize(x_.get(), layer.attn_norm, N);
-        product({{&layer.q}, {&layer.k, k_row()}, {&layer.v, v_row()}}, N, qkv_.get(), width, Store::SET);
-        place(layer, index, rows);
-        attend(index, rows, together);
-        act_.reserve(N, q_dim());
+        if (config_.latent) {
+            latent_attention(layer, index, rows);
+        } else {
+            product({{&layer.q}, {&layer.k, k_row()}, {&layer.v, v_row()}}, N, qkv_.get(), width, Store::SET);
+            place(layer, index, rows);
+            attend(index, rows, together);
+        }
+        act_.reserve(N, mixed_dim());
         pool_.split(N, 1, [&](int, int64_t begin, int64_t end) {
-            for (int64_t n = begin; n < end; n++) take(mixed_.get() + n * q_dim(), q_dim(), n);
+            for (int64_t n = begin; n < end; n++) take(mixed_.get() + n * mixed_dim(), mixed_dim(), act_, n);
         });
-        product({{&layer.o}}, N, x_.get(), dim, Store::ADD);
-        for (int64_t n = 0; n < N; n++) add_bias(x_.get() + n * dim, layer.o_bias);
-        normalize(x_.get(), layer.mlp_norm, N);
-        product({{&layer.gate}, {&layer.up, up_row()}}, N, wide_.get(), gate_up_width(), Store::SET);
-        act_.reserve(N, inter);
-        pool_.split(N, 1, [&](int, int64_t begin, int64_t end) {
-            for (int64_t n = begin; n < end; n++) {
-                float* gate = wide_.get() + n * gate_up_width();
-                add_bias(gate, layer.gate_up_bias);
-                k_.swiglu(gate, gate + up_row(), inter, gate);
-                take(gate, inter, n);
-            }
-        });
-        product({{&layer.down}}, N, x_.get(), dim, Store::ADD);
-        for (int64_t n = 0; n < N; n++) add_bias(x_.get() + n * dim, layer.down_bias);
+        join(layer.o, layer.o_bias, layer.attn_post_norm, N);
+        end_branch(layer.attn_post_norm, N);
+        feed_forward(layer, index, N);
     }
     n_logit_rows_ = n_logit_rows;
     if (n_logit_rows == 0) return;

@@ -1,25 +1,21 @@
-// A llama-shaped decoder over a paged cache: one forward pass a step, for rows of any number of sequences.
+// A decoder over a paged cache: one forward pass a step, for rows of any number of sequences.
 
 #pragma once
 
 #include <cstdint>
 #include <initializer_list>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "blocks.h"
+#include "config.h"
 #include "kernels.h"
 #include "panels.h"
 #include "pool.h"
+#include "routing.h"
 
 namespace smallpress {
-
-struct Config {
-    int64_t dim, n_layers, n_heads, n_kv_heads, head_dim, inter_dim, vocab_size;
-    float norm_eps;
-    double rope_theta;
-    bool tied_head;
-};
 
 // Tokens of one step. Row n is token ids[n] at positions[n] of the sequence whose pages begin at tables[n].
 struct Rows {
@@ -44,11 +40,13 @@ class Model {
 public:
     Model(const Config& config, int64_t n_pages, int64_t page_size, int n_threads, const std::string& kernels_name);
 
-    // Takes an [n_rows, n_columns] weight or an [n_rows] vector (n_columns 0) by its name in the torch model. Throws
-    // std::invalid_argument for a name or a shape that is not the model's, std::overflow_error for NaN or infinity.
+    // Takes an [n_rows, n_columns] weight or an [n_rows] vector (n_columns 0) by its name in the torch model; of a
+    // stack of matrices the rows of all. Throws std::invalid_argument for a name or a shape that is not the model's,
+    // std::overflow_error for NaN or infinity.
     void set(const std::string& name, const float* values, int64_t n_rows, int64_t n_columns, Coding coding);
 
-    // Takes a weight as a file holds it, `row_bytes` bytes of blocks a row, in the coding the format becomes.
+    // Takes a weight as a file holds it, `row_bytes` bytes of blocks a row, in the coding the format becomes. Not those
+    // that are taken apart or kept in fp32 (`kv_b`, routers).
     void set_blocks(const std::string& name, const BlockFormat& format, const uint8_t* rows, int64_t n_rows,
                     int64_t row_bytes);
 
@@ -56,9 +54,7 @@ public:
 
     // A page's keys and values of all layers as plain bytes, to be kept elsewhere and brought back: they mean the same
     // to every model of this config, page size and kind of cache.
-    int64_t page_bytes() const {
-        return config_.n_layers * 2 * page_entries() * static_cast<int64_t>(sizeof(uint16_t));
-    }
+    int64_t page_bytes() const { return n_page_parts() * part_bytes(); }
     void read_page(int64_t page, uint8_t* to) const;
     void write_page(int64_t page, const uint8_t* from);
 
@@ -75,8 +71,10 @@ public:
     // Forget all keys and values, and give their memory back.
     void reset();
 
-    // Of all weights that a token is multiplied by, as they lie in memory.
+    // Of all weights that a token is multiplied by, as they lie in memory; of experts, those that it is sent to.
     int64_t weight_bytes() const;
+
+    int64_t cache_bytes() const { return cache_.size() * sizeof(uint16_t); }
 
     const Config& config() const { return config_; }
     int64_t n_pages() const { return n_pages_; }
@@ -85,31 +83,75 @@ public:
 
 private:
     struct Layer {
-        Panels q, k, v, o, gate, up, down;
+        Panels q, k, v, o, gate, up, down;  // q: of latent attention `q_b`, where there is one; gate, up, down: shared
         Buffer<float> attn_norm, mlp_norm, qkv_bias, o_bias, gate_up_bias, down_bias;  // no bias: empty
+        Buffer<float> attn_post_norm, mlp_post_norm, q_norm, k_norm;                   // empty, too
+        // Latent attention: `k_up` are the keys' rows of `kv_b`, turned: for each head [kv_rank, nope_dim]; `v_up` the
+        // values' as they are.
+        Panels q_a, kv_a, k_up, v_up;
+        Buffer<float> q_a_norm, kv_a_norm, q_a_bias, kv_a_bias;
+        // Experts: stacks.
+        Buffer<float> router, expert_bias;
+        Panels experts_gate, experts_up, experts_down;
     };
-    // Where a weight goes: a matrix, or `n_rows` numbers of a vector of `size` from `first` on.
+    // Where a weight goes: a matrix or a stack of them, each of which begins at a panel; or some of the `whole` numbers
+    // of a vector, from `first` on. `apart`: to both parts that `kv_b` is taken into.
     struct Place {
         Panels* matrix = nullptr;
         Buffer<float>* vector = nullptr;
-        int64_t n_rows = 0, n_columns = 0, size = 0, first = 0;
+        int64_t n_rows = 0, n_columns = 0, n_stacked = 1, whole = 0, first = 0;
+        Layer* apart = nullptr;
+        bool is_one() const { return matrix || vector; }
     };
+    static Place matrix(Panels& to, int64_t n_rows, int64_t n_columns, int64_t n_stacked = 1) {
+        return {&to, nullptr, n_rows, n_columns, n_stacked, 0, 0, nullptr};
+    }
+    static Place part(Buffer<float>& of, int64_t whole, int64_t first, int64_t n_rows, int64_t n_columns = 0) {
+        return {nullptr, &of, n_rows, n_columns, 1, whole, first, nullptr};
+    }
+    static Place vector(Buffer<float>& to, int64_t n) { return part(to, n, 0, n); }
     // A weight whose product stands from `column` on.
     struct Part {
         const Panels* weight;
         int64_t column = 0;
     };
 
+    // One product of many that are done together: activations, a weight, where it goes.
+    struct Job {
+        Activations x;
+        int64_t M;
+        Panels weight;
+        float* out;
+        int64_t stride;
+    };
+
     Place find(const std::string& name, int64_t n_rows, int64_t n_columns);
+    Place find_attention(Layer& layer, const std::string& rest);
+    Place find_latent(Layer& layer, const std::string& rest);
+    Place find_feed_forward(Layer& layer, int64_t index, std::string rest);
     // Calls pack(panel, first row, how many) for every panel of `to`, made anew where its coding is another.
     template <typename Pack>
     void fill(const std::string& name, Panels& to, Coding coding, const Place& place, Pack pack);
+    void take_apart(const std::string& name, const float* values, Coding coding, const Place& place);
+    // Every matrix of a layer, and what share of it a token is multiplied by.
+    std::vector<std::pair<const Panels*, double>> matrices(int64_t index) const;
     void require_weights() const;
     // The products of what was quantized last with weights of the same K.
     void product(std::initializer_list<Part> parts, int64_t M, float* out, int64_t stride, Store store);
-    // Row `row` of the factors of the next product.
-    void take(const float* x, int64_t n, int64_t row);
-    void normalize(const float* x, const Buffer<float>& weight, int64_t M);
+    // Row `row` of the factors of a product.
+    void take(const float* x, int64_t n, const Activations& to, int64_t row) const;
+    // `kept`: where the normed rows go besides.
+    void normalize(const float* x, const Buffer<float>& weight, int64_t M, float* kept = nullptr);
+    void run(const std::vector<Job>& jobs);
+    // Adds a product of what was quantized last to the stream or, where that is normed first, to a branch of it.
+    void join(const Panels& weight, const Buffer<float>& bias, const Buffer<float>& post_norm, int64_t N);
+    float* branch(const Buffer<float>& post_norm) const { return (post_norm.size() ? branch_ : x_).get(); }
+    void end_branch(const Buffer<float>& post_norm, int64_t N);
+    void feed_forward(const Layer& layer, int64_t index, int64_t N);
+    void dense(const Layer& layer, int64_t index, int64_t N);
+    void experts(const Layer& layer, int64_t index, int64_t N);
+    void embed(const Rows& rows);
+    void rotate_head(float* head, int64_t rope, int64_t n, int64_t D, int thread);
     void place(const Layer& layer, int64_t index, const Rows& rows);
     // Rows that follow one another in a sequence, a few at a time.
     struct Run {
@@ -117,18 +159,43 @@ private:
     };
     std::vector<Run> runs(const Rows& rows) const;
     void attend(int64_t layer, const Rows& rows, const std::vector<Run>& runs);
+    void latent_attention(const Layer& layer, int64_t index, const Rows& rows);
+    void place_latents(const Layer& layer, int64_t index, const Rows& rows);
+    void absorb(const Layer& layer, int64_t index, int64_t first, int64_t n);
+    void attend_latents(int64_t layer, const Rows& rows, int64_t first, int64_t n);
+    void unfold(const Layer& layer, int64_t first, int64_t n);
+    uint16_t* latents(int64_t layer, int64_t page) const;
     uint16_t* keys(int64_t layer, int64_t page, int64_t kv_head) const;
     uint16_t* values(int64_t layer, int64_t page, int64_t kv_head) const;
-    int64_t q_dim() const { return config_.n_heads * config_.head_dim; }
+    int64_t q_dim() const {  // of latent attention, head_dim is nope_dim + rope_dim
+        return config_.n_heads * config_.head_dim;
+    }
     int64_t kv_dim() const { return config_.n_kv_heads * config_.head_dim; }
     // Where a product that shares rows with others begins: at a panel.
     int64_t k_row() const { return round_up(q_dim(), PANEL); }
     int64_t v_row() const { return k_row() + round_up(kv_dim(), PANEL); }
     int64_t qkv_width() const { return v_row() + kv_dim(); }
-    int64_t up_row() const { return round_up(config_.inter_dim, PANEL); }
-    int64_t gate_up_width() const { return up_row() + config_.inter_dim; }
+    // What attention gives of a token, before `o`.
+    int64_t mixed_dim() const { return config_.latent ? config_.n_heads * config_.latent->v_dim : q_dim(); }
+    // Of a dense or shared feed-forward of that width.
+    static int64_t up_row(int64_t inter) { return round_up(inter, PANEL); }
+    static int64_t gate_up_width(int64_t inter) { return up_row(inter) + inter; }
+    int64_t dense_dim(int64_t index) const;
+    auto gate_of(int64_t index) const { return config_.layers[index].gelu ? k_.geglu : k_.swiglu; }
     int64_t head_entries() const { return config_.head_dim * round_up(page_size_, LANES); }
-    int64_t page_entries() const { return config_.n_kv_heads * head_entries(); }
+    int64_t page_entries() const {
+        return config_.latent ? page_size_ * latent_width() : config_.n_kv_heads * head_entries();
+    }
+    // What a page has in each layer lies apart: latents, or keys and values.
+    int64_t n_page_parts() const { return config_.n_layers() * (config_.latent ? 1 : 2); }
+    int64_t part_bytes() const { return page_entries() * static_cast<int64_t>(sizeof(uint16_t)); }
+    uint8_t* page_part(int64_t part, int64_t page) const;
+    // Of latent attention's first product: where the latents begin, after the queries or what they are made of.
+    int64_t kv_column() const { return round_up(config_.latent->q_rank ? config_.latent->q_rank : q_dim(), PANEL); }
+    int64_t down_width() const { return kv_column() + config_.latent->kv_rank + config_.latent->rope_dim; }
+    int64_t n_groups() const { return (config_.n_heads + LATENT_HEADS - 1) / LATENT_HEADS; }
+    // Of a token's row in the cache: latent and rotated key, which are read in pairs.
+    int64_t latent_width() const { return round_up(config_.latent->kv_rank + config_.latent->rope_dim, 2); }
 
     const Config config_;
     const int64_t n_pages_, page_size_;
@@ -136,15 +203,21 @@ private:
     Pool pool_;
     Panels embed_, head_;
     Buffer<float> norm_;
-    std::vector<double> turns_;  // [head_dim / 2], angle of rotation a position
     std::vector<Layer> layers_;
-    Buffer<uint16_t> cache_;  // [n_layers, 2, n_pages, n_kv_heads, head_entries]
+    Buffer<uint16_t> cache_;  // [n_layers, 2, n_pages, n_kv_heads, head_entries], or [n_layers, n_pages, page_size,
+                              // latent_width]
 
-    bool any_bf16_ = false, any_quantized_ = false;  // among the weights
+    bool any_bf16_ = false;  // among the weights
 
     // Of the step under way.
     Activations act_;
-    Buffer<float> x_, qkv_, mixed_, wide_, picked_, cos_, sin_, logits_;
+    Buffer<float> x_, qkv_, mixed_, wide_, picked_, logits_, branch_;
+    Buffer<float> cos_, sin_;  // [N, ropes, rope_dim / 2]
+    Activations gathered_;     // rows by expert, or by head
+    Buffer<float> normed_, expert_wide_, expert_out_;
+    std::vector<Choice> choices_;       // [N, n_active]
+    Buffer<float> q_, folded_, spans_;  // of latent attention
+    Buffer<uint16_t> queries_;
     std::vector<Buffer<float>> scratch_;  // one a thread, as the next three
     std::vector<Buffer<uint16_t>> narrow_;
     std::vector<std::vector<const uint16_t*>> key_pages_, value_pages_, chunks_;

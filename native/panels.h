@@ -37,6 +37,13 @@ public:
     void reserve(size_t n) {
         if (n > size_) *this = Buffer(n);
     }
+    // What lies from the n-th on, for as long as this one lives and does not grow.
+    Buffer from(size_t n) const {
+        Buffer part;
+        part.data_ = data_ + n;
+        part.size_ = size_ - n;
+        return part;
+    }
     SMALLPRESS_INLINE T* get() const { return data_; }
     T& operator[](size_t i) const { return data_[i]; }
     size_t size() const { return size_; }
@@ -77,6 +84,17 @@ struct Panels {
           data(n_panels() * panel_bytes) {}
 
     int64_t n_panels() const { return (N + PANEL - 1) / PANEL; }
+    // Panels from the first-th on as a weight of n_rows rows, as long as this one lives: one of a stack.
+    Panels from(int64_t first, int64_t n_rows) const {
+        Panels part;
+        part.coding = coding;
+        part.N = n_rows;
+        part.K = K;
+        part.n_blocks = n_blocks;
+        part.panel_bytes = panel_bytes;
+        part.data = data.from(first * panel_bytes);
+        return part;
+    }
     SMALLPRESS_INLINE bool four_bits() const { return coding == Coding::Q4 || coding == Coding::Q4_1; }
     SMALLPRESS_INLINE uint8_t* codes(int64_t panel) const { return data.get() + panel * panel_bytes; }
     // [span, row] in 8 bits, [half, row] in 4.
@@ -125,6 +143,23 @@ struct Activations {
         four_scales.reserve(rows);
         sum_data.reserve(n / HALF);
         narrow_data.reserve(n);
+    }
+
+    // Rows from `row` on, the first of a tile, as long as these live and do not grow.
+    Activations from(int64_t row) const {
+        const int64_t at = row * n_blocks * BLOCK;
+        Activations part;
+        part.n_blocks = n_blocks;
+        part.meet_8_bits = meet_8_bits;
+        part.meet_4_bits = meet_4_bits;
+        part.eight_data = eight_data.from(2 * at);
+        part.prepared_data = prepared_data.from(2 * at);
+        part.four_data = four_data.from(2 * at);
+        part.eight_scales = eight_scales.from(row);
+        part.four_scales = four_scales.from(row);
+        part.sum_data = sum_data.from(at / HALF);
+        part.narrow_data = narrow_data.from(at);
+        return part;
     }
 
     // Of a row's first block (its first half, in fours and sums). low is a tile's block further on in eights, HALF

@@ -1,6 +1,7 @@
 """The C++ core; see native/bindings.cpp."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,17 +13,8 @@ Ids = NDArray[np.int64]
 class Model:
     def __init__(
         self,
+        config: dict[str, Any],
         *,
-        dim: int,
-        n_layers: int,
-        n_heads: int,
-        n_kv_heads: int,
-        head_dim: int,
-        inter_dim: int,
-        vocab_size: int,
-        norm_eps: float,
-        rope_theta: float,
-        tied_head: bool,
         n_pages: int,
         page_size: int,
         n_threads: int,
@@ -30,6 +22,8 @@ class Model:
     ) -> None: ...
     @property
     def kernels(self) -> str: ...
+    @property
+    def cache_bytes(self) -> int: ...
     @property
     def weight_bytes(self) -> int: ...
     def set(self, name: str, values: Floats, bits: int = 8) -> None: ...

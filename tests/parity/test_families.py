@@ -12,6 +12,7 @@ from transformers.cache_utils import DynamicCache
 from transformers.modeling_layers import MtpModel
 
 from smallpress.engine.engine import Engine
+from smallpress.engine.native_runner import NativeRunner
 from smallpress.engine.request import Request, SamplingParams
 from smallpress.engine.torch_runner import TorchRunner
 from smallpress.model.attention import Group, PackedCausal, TokenTree
@@ -25,6 +26,8 @@ from smallpress.weights.safetensors_writer import write_safetensors
 
 LOGITS = 1e-4
 """Of logits of about 1 to 10, in fp32, summed in other orders."""
+IN_BF16 = 0.03
+"""Of the logits' spread, by weights, activations and keys rounded to bf16."""
 GRADIENTS = 1e-3
 """Length of the difference over the length of the gradient, tensor by tensor."""
 
@@ -262,6 +265,33 @@ def test_the_engine_says_what_their_greedy_search_says(folders, name):
     assert list(completion.ids) == said[len(IDS) :]
 
 
+@pytest.mark.parametrize("name", MODELS)
+@torch.no_grad()
+def test_the_native_core_gives_the_same_logits_in_bf16(folders, name):
+    """Row by row, at their middle: a close choice between experts may fall otherwise in a few."""
+    folder, theirs = folders(name)
+    ids, place = IDS * 2, np.arange(2 * len(IDS))
+    core = NativeRunner.from_files(open_model(folder), "bfloat16", page_size=4, n_pages=7).core
+    core.forward(np.array(ids), place, np.arange(7), np.zeros_like(place), place)
+    wanted = their_logits(theirs, ids).numpy()
+    gaps = np.sqrt(((core.logits() - wanted) ** 2).mean(-1)) / wanted.std()
+    assert np.median(gaps) < IN_BF16
+
+
+@pytest.mark.parametrize("name", ["deepseek_v3", "deepseek_v2, groups, no q lora, yarn", "qwen3_moe", "gemma3"])
+@pytest.mark.parametrize("packing", ["stored", "int8"])
+def test_a_folder_gives_the_core_what_its_arrays_give(folders, name, packing):
+    files, place = open_model(folders(name)[0]), np.arange(len(IDS))
+    found = []
+    for runner in (
+        NativeRunner.from_files(files, packing, page_size=4, n_pages=4),
+        NativeRunner(files.config, dict(files.tensors()), page_size=4, n_pages=4, packing="int8"),
+    ):
+        runner.core.forward(np.array(IDS), place, place[:4], np.zeros_like(place), place)
+        found.append(runner.core.logits())
+    assert np.array_equal(*found)
+
+
 @torch.no_grad()
 def test_dynamic_ntk_beyond_its_length_is_theirs_token_by_token(folders):
     """At once they would turn every key by the base of the last; a cache keeps each by that of its own place."""
@@ -275,6 +305,11 @@ def test_dynamic_ntk_beyond_its_length_is_theirs_token_by_token(folders):
         cache = step.past_key_values
         logits.append(step.logits[0, -1])
     torch.testing.assert_close(our_logits(ours, ids), torch.stack(logits), atol=5 * LOGITS, rtol=0)
+    place = np.arange(150)
+    core = NativeRunner.from_files(open_model(folder), "bfloat16", page_size=16, n_pages=10).core
+    core.forward(np.array(ids), place, place[:10], np.zeros_like(place), place[140:])
+    gap = core.logits() - torch.stack(logits[140:]).numpy()
+    assert np.sqrt((gap**2).mean()) < IN_BF16 * core.logits().std()
 
 
 def with_mtp(folder, theirs):

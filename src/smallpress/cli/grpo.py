@@ -114,7 +114,7 @@ class Session:
         began, path = time.perf_counter(), resolve(settings.model, offline)
         files = open_model(path)
         tokenizer, dtype = files.tokenizer(), compute_dtype(settings.dtype)
-        rollout_format = number_format(settings.rollout_dtype, files.config)
+        rollout_format = number_format(settings.rollout_dtype)
         # Where this is written down, a resumed run computes alike, though another type may be faster by then.
         settings = settings.model_copy(
             update={"dtype": str(dtype).removeprefix("torch."), "rollout_dtype": rollout_format}

@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from smallpress.engine.engine import Engine, Runner
     from smallpress.engine.native_runner import Packing
     from smallpress.engine.prefix_units import Shelf
-    from smallpress.model.config import ModelConfig
     from smallpress.model.transformer import Transformer
     from smallpress.weights.load import ModelFiles
 
@@ -26,16 +25,8 @@ SHARE_OF_MEMORY = 0.4
 """Of the free memory, at most, for keys and values; fewer pages mean that fewer requests run at once."""
 
 
-def native_runs(config: "ModelConfig") -> bool:
-    """Whether there is a native core here, and it runs such a model."""
-    from smallpress.engine.native_support import not_native
-
-    return native_core() is not None and not_native(config) is None
-
-
-def number_format(choice: NumberFormat | Auto = "auto", config: "ModelConfig | None" = None) -> NumberFormat:
-    """What to generate in. auto: 8 bits in the native core; without it, or for a `config` it does not run, what torch
-    multiplies fastest here."""
+def number_format(choice: NumberFormat | Auto = "auto") -> NumberFormat:
+    """What to generate in. auto: 8 bits in the native core; without it, what torch multiplies fastest here."""
     from smallpress.run.errors import UserError
     from smallpress.run.machine import this_machine
 
@@ -45,7 +36,7 @@ def number_format(choice: NumberFormat | Auto = "auto", config: "ModelConfig | N
         )
     if choice != "auto":
         return choice
-    if native_core() is not None if config is None else native_runs(config):
+    if native_core() is not None:
         return "int8"
     return "bfloat16" if BF16_FEATURES & set(this_machine().cpu_features) else "float32"
 
@@ -61,8 +52,8 @@ def open_engine(
     """Room for `n_running` requests of `tokens_each` at once, or what memory allows of it.
 
     auto: where the native core is there, the bits of a 4-bit file for few requests, which wait for memory, and 8 for
-    many, which wait for arithmetic. float32 is computed by torch, as is everything where there is no native core, and
-    every model it does not run; the formats that torch lacks are then refused.
+    many, which wait for arithmetic. float32 is computed by torch, as is everything where there is no native core; the
+    formats that torch lacks are then refused.
     `drafts`: text that repeats itself is guessed ahead, which pays where few requests run. `shelf_of` gives where the
     prefixes of this model are kept, by the form of a page.
     """
@@ -71,7 +62,7 @@ def open_engine(
     from smallpress.engine.pages import page_bytes
     from smallpress.run.machine import this_machine
 
-    format = number_format(choice, files.config)
+    format = number_format(choice)
     free = this_machine().memory_free or 4 << 30
     page = page_bytes(files.config, PAGE_SIZE, 4 if format == "float32" else 2)
     drafter = PromptLookup if drafts else None
@@ -80,7 +71,7 @@ def open_engine(
         return Engine(runner, n_running, drafter=drafter, shelf=shelf_of(runner.page_form) if shelf_of else None)
 
     n_pages = max(1, min(_n_pages(n_running, tokens_each), int(SHARE_OF_MEMORY * free) // page))
-    if format != "float32" and (format in QUANTIZED or native_runs(files.config)):
+    if format != "float32" and native_core() is not None:
         from smallpress.engine.native_runner import NativeRunner
 
         packing: Packing = "stored" if choice == "auto" and n_running <= FEW else format
@@ -99,7 +90,7 @@ def engine_over(model: "Transformer", format: NumberFormat, n_running: int, toke
     from smallpress.engine.engine import Engine
 
     n_pages = _n_pages(n_running, tokens_each)
-    if format == "float32" or not (format in QUANTIZED or native_runs(model.config)):
+    if format == "float32" or native_core() is None:
         return Engine(_torch_runner(model, format, n_pages), n_running)
     from smallpress.engine.native_runner import NativeRunner
 

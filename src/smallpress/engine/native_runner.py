@@ -1,5 +1,6 @@
 """The native runner: the whole step in the C++ core, weights in 8 or 4 bits, no vocabulary-wide array in Python."""
 
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,10 +12,10 @@ from numpy.typing import NDArray
 from smallpress import _native
 from smallpress.engine.batch import Batch
 from smallpress.engine.named_weights import DAMAGED, broken_logits, check_names_and_shapes
-from smallpress.engine.native_support import native_length, not_native
+from smallpress.engine.native_config import native_config
 from smallpress.engine.randomness import uniforms
 from smallpress.engine.request import SamplingParams
-from smallpress.model.config import GQA, Dense, ModelConfig
+from smallpress.model.config import ModelConfig
 from smallpress.model.shapes import tensor_shapes
 from smallpress.run.errors import UserError
 from smallpress.weights.load import ModelFiles
@@ -23,6 +24,9 @@ Packing = Literal["stored", "int4", "int8", "bfloat16"]
 """stored: 4 bits where the file has so few, with its own codes, else 8. In int4 embedding and head keep 8."""
 
 BITS: dict[Packing, int] = {"int4": 4, "int8": 8, "bfloat16": 16}
+
+IN_FP32 = ("attn.kv_b.weight", "mlp.router.weight")
+"""Matrices that the core wants as numbers: it turns a part of the one, and keeps the other as it is."""
 
 
 def n_threads() -> int:
@@ -60,50 +64,35 @@ class NativeRunner:
         runner = cls.__new__(cls)
         runner._begin(files.config, page_size, n_pages, "")
         runner.packing, runner.bits = packing, BITS.get(packing, 8)
-        for name in runner.shapes:
+        for name in filter(_is_run, runner.shapes):
             runner._take(files, name, packing)
         return runner
 
     def _begin(self, config: ModelConfig, page_size: int, n_pages: int, kernels: str) -> None:
-        if lacks := not_native(config):
-            raise UserError(f"the native core does not run {lacks} yet", "use --dtype float32, which torch computes")
-        heads, ffn = config.attention, config.ffn
-        assert isinstance(heads, GQA) and isinstance(ffn, Dense)
         self.page_size, self.n_pages, self.vocab_size = page_size, n_pages, config.vocab_size
-        self.max_seq_len = native_length(config)
+        self.max_seq_len = config.max_seq_len
         self.shapes = tensor_shapes(config)
         self.core = _native.Model(
-            dim=config.dim,
-            n_layers=config.n_layers,
-            n_heads=heads.n_heads,
-            n_kv_heads=heads.n_kv_heads,
-            head_dim=heads.head_dim,
-            inter_dim=ffn.inter_dim,
-            vocab_size=config.vocab_size,
-            norm_eps=config.norm_eps,
-            rope_theta=config.rope_theta,
-            tied_head=config.tied_head,
-            n_pages=n_pages,
-            page_size=page_size,
-            n_threads=n_threads(),
-            kernels=kernels,
+            native_config(config), n_pages=n_pages, page_size=page_size, n_threads=n_threads(), kernels=kernels
         )
 
     def _take(self, files: ModelFiles, name: str, packing: Packing) -> None:
-        if len(self.shapes[name]) == 1:
-            return self._set(name, files.read(name), bits=8)
-        format, rows = files.stored(name)
         in_vocabulary = name in ("embed.weight", "head.weight")
         bits = 8 if packing == "stored" or (packing == "int4" and in_vocabulary) else BITS[packing]
+        if len(self.shapes[name]) == 1 or name.endswith(IN_FP32):
+            return self._set(name, files.read(name), bits)
+        (format, rows), n_rows = files.stored(name), math.prod(self.shapes[name][:-1])
         if _native.packed_bits(format) == bits or (packing == "stored" and _native.packed_bits(format)):
             with _finite(name):
-                self.core.set_blocks(name, format, np.ascontiguousarray(rows))
+                self.core.set_blocks(name, format, np.ascontiguousarray(rows.reshape(n_rows, -1)))
         else:
             self._set(name, files.read(name), bits)
 
     def _set(self, name: str, values: NDArray[np.float32], bits: int) -> None:
+        """A stack as the rows of all its matrices."""
+        rows = values if values.ndim < 3 else values.reshape(-1, values.shape[-1])
         with _finite(name):
-            self.core.set(name, np.ascontiguousarray(values, dtype=np.float32), bits)
+            self.core.set(name, np.ascontiguousarray(rows, dtype=np.float32), bits)
 
     def reset(self) -> None:
         """Forget all keys and values."""
@@ -166,8 +155,14 @@ class NativeRunner:
     def update_weights(self, named: Mapping[str, Any]) -> None:
         """Take over all weights, fp32 arrays or torch tensors by the names of `Transformer.named_parameters()`."""
         check_names_and_shapes(named, self.shapes)
-        for name, values in named.items():
+        for name in filter(_is_run, named):
+            values = named[name]
             self._set(name, values if isinstance(values, np.ndarray) else values.detach().float().numpy(), self.bits)
+
+
+def _is_run(name: str) -> bool:
+    """The modules of multi-token prediction are not."""
+    return not name.startswith("mtp.")
 
 
 @contextmanager

@@ -1,24 +1,15 @@
-"""Who runs a model: the native core what it can, torch the rest where the choice is left open."""
+"""Who runs a model: the native core where there is one, torch in fp32 and without it."""
 
 import pytest
 
 from smallpress.cli.open_engine import engine_over, number_format
 from smallpress.lowbit.native_core import native_core
-from smallpress.run.errors import UserError
-
-
-def test_a_model_the_core_does_not_run_is_run_by_torch(odd_model):
-    if odd_model.config.family == "mistral":
-        pytest.skip("its window is kept by never going past it")
-    format = number_format("auto", odd_model.config)
-    assert format in ("bfloat16", "float32")
-    engine = engine_over(odd_model, format, 1, 32)
-    assert type(engine.runner).__name__ == "TorchRunner"
 
 
 @pytest.mark.skipif(native_core() is None, reason="this installation has no native core")
-def test_eight_bits_are_refused_where_only_torch_can_run_the_model(odd_model):
-    if odd_model.config.family == "mistral":
-        pytest.skip("its window is kept by never going past it")
-    with pytest.raises(UserError, match="native core does not run"):
-        engine_over(odd_model, "int8", 1, 32)
+def test_the_native_core_runs_every_kind_of_model_and_torch_those_asked_for_in_fp32(odd_model):
+    assert number_format() == "int8"
+    runners = {format: engine_over(odd_model, format, 1, 32).runner for format in ("int8", "bfloat16", "float32")}
+    assert {format: type(runner).__name__ for format, runner in runners.items()} == {
+        "int8": "NativeRunner", "bfloat16": "NativeRunner", "float32": "TorchRunner",
+    }  # fmt: skip

@@ -5,12 +5,10 @@ import torch
 
 from smallpress.engine.drafts import PromptLookup
 from smallpress.engine.engine import Engine
-from smallpress.engine.native_runner import NativeRunner
 from smallpress.engine.pages import page_bytes
 from smallpress.engine.request import Request, SamplingParams
 from smallpress.engine.torch_runner import TorchRunner
 from smallpress.model.attention import Group, PackedCausal, TokenTree
-from smallpress.run.errors import UserError
 
 REASSOCIATION = 2e-4
 """Of log-probabilities of logits up to 10, absorbed latents against plain ones."""
@@ -79,18 +77,3 @@ def test_the_cache_of_latents_is_as_large_as_the_formula_says(config_of, random_
     runner = TorchRunner(random_model(config), page_size=4, n_pages=10, dtype=torch.bfloat16)
     assert page_bytes(config, 4, 2) == 3 * 4 * (12 + 4) * 2  # layers, tokens, latent and rotated key, bytes
     assert runner.kv.nbytes == 10 * page_bytes(config, 4, 2)
-
-
-def test_the_native_runner_says_what_it_lacks_or_keeps_within_the_window(odd_model):
-    config, named = odd_model.config, dict(odd_model.named_parameters())
-    lacks = {
-        "deepseek_v3": "latent attention",
-        "deepseek_v2": "latent attention",
-        "hunyuan_v1_moe": "sparse experts",
-        "gemma3_text": "a norm on queries and keys",
-    }
-    if config.family == "mistral":
-        assert NativeRunner(config, named, page_size=4, n_pages=10).max_seq_len == 6
-    else:
-        with pytest.raises(UserError, match=lacks[config.family]):
-            NativeRunner(config, named, page_size=4, n_pages=10)
