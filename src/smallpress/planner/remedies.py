@@ -1,0 +1,33 @@
+"""What would fit where a run does not: settings first, then a smaller model, then a machine of the catalogue."""
+
+from collections.abc import Callable, Sequence
+
+from smallpress.model.config import ModelConfig
+from smallpress.planner.machine import machines
+from smallpress.planner.model import of_size
+
+SPARE = 0.93
+"""Of a machine's free memory, what a plan fills at most."""
+SIZES = (70e9, 32e9, 14e9, 7e9, 3e9, 1.5e9, 0.7e9, 0.36e9, 0.135e9, 0.05e9, 0.01e9)
+
+
+def three(settings: Sequence[str], needed: float, fits: Callable[[ModelConfig], bool]) -> tuple[str, ...]:
+    """`settings` that were found to fit; `needed` bytes as asked; `fits`: whether another model would, as asked."""
+    size = next((size for size in SIZES if fits(of_size(size))), None)
+    others = [] if size is None else [f"a model of {size / 1e9:g}B parameters"]
+    able = sorted((one.memory, name) for name, one in machines().items() if SPARE * one.memory * 1e9 >= needed)
+    others += [f"--machine {name} ({memory:g} GB)" for memory, name in able[:2]]
+    others.append("more chips: --chips N shards what one holds")
+    return (*settings, *others)[:3]
+
+
+def largest(most: int, fits: Callable[[int], bool]) -> int:
+    """The greatest of most / 2, most / 4 and so on for which it holds; 0 where none.
+
+    >>> largest(64, lambda n: n <= 10)
+    8
+    """
+    n = most // 2
+    while n and not fits(n):
+        n //= 2
+    return n
