@@ -75,7 +75,7 @@ class Shares:
 
 
 SHARES: dict[Kind, Shares] = {
-    "datacentre": Shares(0.80, 0.50, 0.50, 0.42, 0.35, 0.80, 4e-6, 0.95),
+    "datacentre": Shares(0.80, 0.50, 0.48, 0.37, 0.35, 0.80, 4e-6, 0.95),
     "graphics": Shares(0.80, 0.50, 0.50, 0.40, 0.35, 0.80, 8e-6, 1.0),
     "unified": Shares(0.75, 0.45, 0.35, 0.35, 0.25, 0.80, 1e-5, 1.0),
     "processor": Shares(0.60, 0.30, 0.30, 0.30, 0.20, 0.80, 2e-5, 1.0),

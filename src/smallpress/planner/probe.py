@@ -6,6 +6,7 @@ nothing here needs torch. The result is kept in the store's folder under the pro
 """
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -147,8 +148,8 @@ def _path() -> Path:
 
 
 def _key() -> str:
-    here = this_machine()
-    told = f"{VERSION} {smallpress.__version__} {here.cpu} {here.cores} {' '.join(here.cpu_features)}"
+    here, threads = this_machine(), os.environ.get("OMP_NUM_THREADS", "")
+    told = f"{VERSION} {smallpress.__version__} {here.cpu} {here.cores} {threads} {' '.join(here.cpu_features)}"
     return blake2b(told.encode(), digest_size=8).hexdigest()
 
 

@@ -1,6 +1,6 @@
 """run and serve: a model answering so many at once."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from smallpress.model.sizes import multiply_adds
 from smallpress.planner.lengths import Lengths, all_of
@@ -23,7 +23,7 @@ class Serving:
     format: str
     n_running: int = 1
     n_prompt: int = 512
-    lengths: Lengths = Lengths((256.0,))
+    lengths: Lengths = field(default_factory=lambda: all_of(256))
     n_requests: int = 1
     activity: str = "run"
 
