@@ -10,7 +10,6 @@ over what was measured.
 import argparse
 import json
 import platform
-import resource
 import subprocess
 import sys
 import time
@@ -19,6 +18,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+from smallpress.run.machine import peak_resident
 
 SMALL = "dim=320,layers=12,inter=896,heads=5,kv_heads=5,head_dim=64,vocab=16384"
 MODEL = "smollm2-135m"
@@ -133,8 +134,7 @@ def _foreseen(run: Run, place: Any, n_prompt: float, n_shared: float) -> dict[st
 
 def _side(run: Run) -> dict[str, float]:
     found = _generate(run) if run.kind == "generate" else _grpo(run)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return found | {"peak memory": float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * unit}
+    return found | {"peak memory": peak_resident()}
 
 
 def _generate(run: Run) -> dict[str, float]:

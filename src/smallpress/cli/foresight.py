@@ -67,13 +67,6 @@ def beside(plan: "Plan", measured: Mapping[str, float]) -> str:
     return table(rows)
 
 
-def peak_resident() -> float:
-    """The most bytes this process ever held."""
-    import resource
-
-    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * (1 if sys.platform == "darwin" else 1024)
-
-
 def foresee_grpo(files: "ModelFiles", settings: "GRPOSettings", n_prompt: float, n_shared: float) -> "Plan":
     """The plan of a GRPO run here, its settings resolved: no "auto" in them. Time and memory are of this machine as
     the store's probe knows it; where there is none yet, time is roughly that of its kind: nothing waits for a probe."""

@@ -204,7 +204,8 @@ def _n_alike(left: Sequence[int], right: Sequence[int]) -> int:
 
 
 def _print_beside(plan: "Plan", laps: Sequence[float]) -> None:
-    from smallpress.cli.foresight import PEAK, beside, peak_resident
+    from smallpress.cli.foresight import PEAK, beside
+    from smallpress.run.machine import peak_resident
 
     if laps:
         print(f"\n{beside(plan, {'seconds a step': fmean(laps), PEAK: peak_resident()})}", file=sys.stderr)

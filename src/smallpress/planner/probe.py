@@ -46,7 +46,7 @@ WIDE = ModelConfig(
     family="llama",
     vocab_size=4096,
     dim=768,
-    n_layers=12,
+    n_layers=18,
     attention=GQA(n_heads=12, n_kv_heads=4, head_dim=64),
     ffn=Dense(inter_dim=2048),
     norm_eps=1e-5,
@@ -342,6 +342,6 @@ def _training() -> dict[str, Any]:
 
 def _resident(code: str) -> float:
     """Bytes that a process holds at most once it has run `code`."""
-    measure = f"{code}; import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    measure = f"{code}; from smallpress.run.machine import peak_resident; print(peak_resident())"
     done = subprocess.run([sys.executable, "-c", measure], capture_output=True, text=True, check=False)
-    return float(done.stdout) * (1 if sys.platform == "darwin" else 1024) if done.returncode == 0 else 0.0
+    return float(done.stdout) if done.returncode == 0 else 0.0

@@ -5,11 +5,10 @@ seconds a parameter of each optimizer and of handing new weights to the engine; 
 """
 
 import json
-import resource
-import sys
 from typing import Any
 
 from smallpress.planner.probe import FORMATS, WIDE, fastest, model_weights
+from smallpress.run.machine import peak_resident
 
 N_TOKENS, N_ROWS, SHORT = 512, 128, 64
 CONFIG = WIDE.model_copy(update={"n_layers": 2, "vocab_size": 16_384})
@@ -21,7 +20,7 @@ def main() -> None:
     import smallpress.rl.trainer
     import smallpress.weights.load  # noqa: F401
 
-    program = float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * (1 if sys.platform == "darwin" else 1024)
+    program = peak_resident()
     rates = {name: _rates(getattr(torch, name)) for name in ("float32", "bfloat16")}
     optimizers = {name: _optimizer(name) for name in ("adamw", "adamw8")}
     print(json.dumps({"rates": rates, "optimizers": optimizers, "pack": _pack(), "program": program}))
