@@ -111,23 +111,32 @@ def _plan(
     from smallpress.planner.model import planned_model
 
     if activity == "grpo":
-        return _grpo(model, recipe, place, overrides, given)
+        return _grpo(model, recipe, place, overrides, given, chips, layout)
     if model is None:
         raise UserError("no model is named", f"smallpress plan {activity} MODEL")
     planned = planned_model(model, given["offline"])
     if activity in LEARNING:
         return _learn(activity, planned, recipe, place, chips, layout, given)
-    return _serve(activity, planned, place, given)
+    return _serve(activity, planned, place, chips, layout, given)
 
 
-def _serve(activity: str, planned: "Planned", place: "Place", given: dict[str, Any]) -> "Plan":
+def _serve(
+    activity: str, planned: "Planned", place: "Place", chips: int, layout: str | None, given: dict[str, Any]
+) -> "Plan":
     from smallpress.planner.lengths import all_of
     from smallpress.planner.serving import Serving, plan_serving
 
     n = given["parallel"] or (PARALLEL if activity == "serve" else 1)
     lengths = all_of(given["n_tokens"] or NEW_TOKENS)
     format = _format(given["dtype"], planned, n)
-    return plan_serving(planned, place, Serving(format, n, given["prompt"], lengths, n, activity))
+    asked = Serving(format, n, given["prompt"], lengths, n, activity)
+    if chips == 1:
+        return plan_serving(planned, place, asked)
+    from smallpress.planner.cluster import layout_from
+    from smallpress.planner.fleet import plan_fleet
+
+    spread = layout_from(layout or f"experts={chips}", planned.config, chips).experts
+    return plan_fleet(planned, place, asked, chips, spread)
 
 
 def _format(dtype: str, planned: "Planned", n_running: int) -> str:
@@ -149,6 +158,8 @@ def _learn(
     layout: str | None,
     given: dict[str, Any],
 ) -> "Plan":
+    from dataclasses import replace
+
     from smallpress.planner.learning import plan_learning
     from smallpress.planner.model import planned_model
     from smallpress.planner.recipe import learned
@@ -159,12 +170,20 @@ def _learn(
         from smallpress.planner.cluster import layout_from, plan_cluster
 
         return plan_cluster(planned, place, asked, layout_from(layout or "", planned.config, chips))
-    teacher = planned_model(given["teacher"], given["offline"]) if given["teacher"] else None
-    return plan_learning(planned, place, asked, teacher)
+    if not given["teacher"]:
+        return plan_learning(planned, place, asked)
+    teacher = planned_model(given["teacher"], given["offline"])
+    return plan_learning(planned, place, replace(asked, taught_tokens=asked.n_tokens), teacher)
 
 
 def _grpo(
-    model: str | None, recipe: Path | None, place: "Place", overrides: tuple[str, ...], given: dict[str, Any]
+    model: str | None,
+    recipe: Path | None,
+    place: "Place",
+    overrides: tuple[str, ...],
+    given: dict[str, Any],
+    chips: int,
+    layout: str | None,
 ) -> "Plan":
     from smallpress.planner.grpo import plan_grpo
     from smallpress.planner.model import planned_model
@@ -177,7 +196,14 @@ def _grpo(
     named = [f"model={json_format.dumps(model)}"] if model else []
     least = [] if recipe else ['tasks=["chained_sum:3"]', "steps=100"]
     settings = load_settings(GRPOSettings, recipe, [*least, *named, *overrides])
-    return plan_grpo(planned_model(settings.model, given["offline"]), place, rehearsed(settings))
+    planned, asked = planned_model(settings.model, given["offline"]), rehearsed(settings)
+    if chips == 1:
+        return plan_grpo(planned, place, asked)
+    from smallpress.planner.cluster import layout_from
+    from smallpress.planner.reinforce import plan_stages, stage_of
+
+    spread = layout_from(layout or "", planned.config, chips)
+    return plan_stages(planned, place.machine, {"grpo": stage_of(asked, spread.experts)}, chips, spread)
 
 
 def _told(plan: "Plan") -> str:

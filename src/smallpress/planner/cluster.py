@@ -158,7 +158,7 @@ def plan_cluster(planned: Planned, place: Place, asked: Learned, layout: Layout)
             / SHARES[machine.kind].up,
             "model FLOP/s a chip, 10^12": flops / asked.n_steps / seconds / layout.chips / 1e12,
         },
-        remedies=() if needed <= room else three(settings, needed, fits),
+        remedies=() if needed <= room else three(settings, needed, config, machine.kind, fits),
         timeline=drawn.bars if layout.pipeline > 1 else (),
     )
 

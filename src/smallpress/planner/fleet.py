@@ -4,13 +4,18 @@ A step of decoding reads what a chip holds once, attends over the caches of its 
 experts' chips and back, in every layer. Two halves of the sequences take turns, one computing while the other sends.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from smallpress.model.config import ModelConfig, MoE
 from smallpress.model.sizes import cache_bytes, multiply_adds, parameters
 from smallpress.planner.cluster import boxes_met, routed_parameters
 from smallpress.planner.machine import SHARES, Machine
-from smallpress.planner.rates import ARITHMETIC, LINK, MEMORY, Cost, times
+from smallpress.planner.model import Planned
+from smallpress.planner.place import Place
+from smallpress.planner.plan import Phase, Plan
+from smallpress.planner.rates import ARITHMETIC, BITS, LINK, MEMORY, Cost, plus, times
+from smallpress.planner.remedies import SPARE, largest, three
+from smallpress.planner.serving import Serving
 from smallpress.planner.work import prompt_flops
 
 HOP = 50e-6
@@ -83,6 +88,59 @@ class Fleet:
         met = boxes_met(ffn, boxes) if by_box else float(ffn.n_active_experts)
         n_bytes = n_rows * self._sparse_layers() * met * (boxes - 1) / boxes * 3.0 * self.config.dim
         return n_bytes / (self.machine.network * 1e9 * SHARES[self.machine.kind].link)
+
+
+def plan_fleet(planned: Planned, place: Place, asked: Serving, chips: int, experts: int) -> Plan:
+    """`asked.n_running` sequences on `chips` together, the experts over groups of `experts` chips; weights in the
+    format asked, at least 8 bits."""
+    config, machine = planned.config, place.machine
+    fleet = Fleet(config, machine, experts, BITS[asked.format] / 8)
+    n_rows = asked.n_running / chips
+    middle = asked.n_prompt + asked.lengths.mean / 2
+    prompts = fleet.prefill(asked.n_requests * asked.n_prompt / chips, asked.n_prompt)
+    steps = [
+        times(n, fleet.decode(max(1.0, n_rows * share), asked.n_prompt + at))
+        for n, share, at in asked.lengths.stretches()
+    ]
+    step, new = fleet.decode(n_rows, middle), asked.n_requests * asked.lengths.mean
+    rounds = max(1.0, asked.n_requests / asked.n_running)
+    memory = {
+        "program": place.program[True],
+        "weights": fleet.held(),
+        "KV cache": n_rows * asked.tokens_each * cache_bytes(config),
+    }
+    room = SPARE * machine.memory * 1e9
+
+    def fits(other: ModelConfig) -> bool:
+        return replace(fleet, config=other).held() + memory["KV cache"] <= room
+
+    settings = []
+    if n := largest(asked.n_running, lambda n: memory["weights"] + memory["KV cache"] * n / asked.n_running <= room):
+        settings.append(f"--parallel {n}")
+    needed = sum(memory.values())
+    return Plan(
+        activity=asked.activity,
+        model=planned.name,
+        machine=machine,
+        n_chips=chips,
+        memory=memory,
+        room=room,
+        phases=(
+            Phase(
+                "prompts",
+                prompts,
+                asked.n_requests * asked.n_prompt,
+                asked.n_requests * prompt_flops(config, asked.n_prompt),
+            ),
+            Phase("answers", times(rounds, plus(*steps)), new, 2 * new * multiply_adds(config, middle)),
+        ),
+        figures={
+            "decode tokens a second": asked.n_running / sum(step.values()),
+            "decode tokens a second, one sequence": 1 / sum(step.values()),
+            "sequences a chip has room for": cache_room(fleet, asked.tokens_each),
+        },
+        remedies=() if needed <= room else three(settings, needed, config, machine.kind, fits),
+    )
 
 
 def cache_room(fleet: Fleet, n_context: float) -> float:

@@ -154,4 +154,4 @@ def _remedies(planned: Planned, place: Place, asked: Rehearsed, room: float) -> 
     if not found and fits(lean):
         found.append("--set optimizer=adamw8 --set dtype=bfloat16 --set micro_batch_tokens=256 --set beta=0 together")
     needed = sum(grpo_memory(planned, place, asked).values())
-    return three(found, needed, lambda config: fits(asked, Planned("", config, {})))
+    return three(found, needed, planned.config, place.machine.kind, lambda config: fits(asked, Planned("", config, {})))

@@ -86,4 +86,4 @@ def _remedies(planned: Planned, place: Place, asked: Learned, room: float) -> tu
     if not found and fits(lean):
         found.append("optimizer=adamw8, dtype=bfloat16 and rows of 256 tokens together")
     needed = sum(learning_memory(planned, place, asked).values())
-    return three(found, needed, lambda config: fits(asked, Planned("", config, {})))
+    return three(found, needed, planned.config, place.machine.kind, lambda config: fits(asked, Planned("", config, {})))

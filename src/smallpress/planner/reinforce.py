@@ -3,8 +3,11 @@ view, updates. The chips take turns at them, as in DeepSeek-R1 (the 2025 revisio
 
 from dataclasses import dataclass
 
-from smallpress.planner.cluster import Layout, step_cost
+from smallpress.model.config import ModelConfig
+from smallpress.model.sizes import multiply_adds
+from smallpress.planner.cluster import Layout, cluster_memory, step_cost
 from smallpress.planner.fleet import Fleet
+from smallpress.planner.grpo import Rehearsed
 from smallpress.planner.learning import Learned
 from smallpress.planner.lengths import Lengths
 from smallpress.planner.machine import SHARES, Machine
@@ -12,6 +15,8 @@ from smallpress.planner.model import Planned
 from smallpress.planner.place import catalogued
 from smallpress.planner.plan import Phase, Plan
 from smallpress.planner.rates import OVERHEAD, Cost, plus, times
+from smallpress.planner.remedies import SPARE, three
+from smallpress.planner.work import prompt_flops
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,23 +41,54 @@ class Stage:
     with_reference: bool = True
 
 
+def stage_of(asked: Rehearsed, experts: int) -> Stage:
+    """A recipe's run, without drafts."""
+    n = asked.n_rollouts
+    packed = round(max(asked.micro_batch_tokens, asked.n_prompt + asked.lengths.longest))
+    return Stage(
+        steps=round(asked.steps),
+        lengths=asked.lengths,
+        batch=n // asked.updates_per_rollout or n,
+        rollout=n,
+        n_prompt=asked.n_prompt,
+        experts=experts,
+        tokens_a_step=1.0,
+        packed=packed,
+        with_reference=asked.with_reference,
+    )
+
+
 def plan_stages(planned: Planned, machine: Machine, stages: dict[str, Stage], chips: int, layout: Layout) -> Plan:
-    phases: list[Phase] = []
+    config, phases = planned.config, []
     for name, stage in stages.items():
-        n_rounds = stage.steps * stage.batch / stage.rollout / SHARES[machine.kind].up
+        n_answers = stage.steps * stage.batch
+        n_rounds = n_answers / stage.rollout / SHARES[machine.kind].up
+        new, middle = n_answers * stage.lengths.mean, stage.n_prompt + stage.lengths.mean / 2
+        learned = 3 * n_answers * prompt_flops(config, stage.n_prompt + stage.lengths.mean)
+        work = {"rollout": (new, 2 * new * multiply_adds(config, middle)), "update": (0.0, learned)}
         for phase, cost in round_costs(planned, machine, stage, chips, layout).items():
-            tokens = stage.steps * stage.batch * stage.lengths.mean if phase == "rollout" else 0.0
-            phases.append(Phase(f"{name}: {phase}", times(n_rounds, cost), tokens))
-    fleet = Fleet(planned.config, machine, next(iter(stages.values())).experts)
+            phases.append(Phase(f"{name}: {phase}", times(n_rounds, cost), *work.get(phase, (0.0, 0.0))))
+    first, program = next(iter(stages.values())), catalogued(machine).program[True]
+    packed = Learned(1.0, first.packed, first.packed, first.packed, "fp8", "adamw16")
+    memory, room = cluster_memory(config, packed, layout, program), SPARE * machine.memory * 1e9
+
+    def fits(other: ModelConfig) -> bool:
+        return sum(cluster_memory(other, packed, layout, program).values()) <= room
+
+    needed, deeper = sum(memory.values()), layout.model_copy(update={"pipeline": 2 * layout.pipeline})
+    settings = []
+    if sum(cluster_memory(config, packed, deeper, program).values()) <= room:
+        settings.append(f"--layout pipeline={deeper.pipeline},experts={deeper.experts}")
     return Plan(
         activity="grpo",
         model=planned.name,
         machine=machine,
         n_chips=chips,
-        memory={"weights": fleet.held()},
-        room=machine.memory * 1e9,
+        memory=memory,
+        room=room,
         phases=tuple(phases),
         figures={"hours": sum(phase.seconds for phase in phases) / 3600},
+        remedies=() if needed <= room else three(settings, needed, config, machine.kind, fits),
     )
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from smallpress.model.config import ModelConfig
+from smallpress.model.sizes import parameters
 from smallpress.planner.machine import machines
 from smallpress.planner.model import of_size
 
@@ -11,12 +12,17 @@ SPARE = 0.93
 SIZES = (70e9, 32e9, 14e9, 7e9, 3e9, 1.5e9, 0.7e9, 0.36e9, 0.135e9, 0.05e9, 0.01e9)
 
 
-def three(settings: Sequence[str], needed: float, fits: Callable[[ModelConfig], bool]) -> tuple[str, ...]:
-    """`settings` that were found to fit; `needed` bytes as asked; `fits`: whether another model would, as asked."""
-    size = next((size for size in SIZES if fits(of_size(size))), None)
+def three(
+    settings: Sequence[str], needed: float, config: ModelConfig, kind: str, fits: Callable[[ModelConfig], bool]
+) -> tuple[str, ...]:
+    """`settings` that were found to fit; `needed` bytes as asked; `kind` of machine, whose like go first; `fits`:
+    whether another model than `config` would."""
+    smaller = [size for size in SIZES if size < 0.9 * parameters(config).total]
+    size = next((size for size in smaller if fits(of_size(size))), None)
     others = [] if size is None else [f"a model of {size / 1e9:g}B parameters"]
-    able = sorted((one.memory, name) for name, one in machines().items() if SPARE * one.memory * 1e9 >= needed)
-    others += [f"--machine {name} ({memory:g} GB)" for memory, name in able[:2]]
+    able = [(one, name) for name, one in machines().items() if SPARE * one.memory * 1e9 >= needed]
+    able.sort(key=lambda found: (found[0].kind != kind, found[0].memory))
+    others += [f"--machine {name} ({one.memory:g} GB)" for one, name in able[:2]]
     others.append("more chips: --chips N shards what one holds")
     return (*settings, *others)[:3]
 

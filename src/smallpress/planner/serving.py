@@ -101,5 +101,7 @@ def _remedies(planned: Planned, place: Place, asked: Serving, room: float) -> tu
     return three(
         found,
         sum(serving_memory(planned, place, asked).values()),
+        planned.config,
+        place.machine.kind,
         lambda config: sum(serving_memory(Planned("", config, {}), place, asked).values()) <= room,
     )
