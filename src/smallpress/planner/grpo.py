@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from smallpress.model.sizes import multiply_adds, parameters
 from smallpress.planner.lengths import Lengths, spread_out
-from smallpress.planner.memory import ALLOCATOR, Parts, generation_parts, stored_bytes, training_parts
+from smallpress.planner.memory import ALLOCATOR, WORD, Parts, generation_parts, stored_bytes, training_parts
 from smallpress.planner.model import Planned
 from smallpress.planner.place import Place
 from smallpress.planner.plan import Phase, Plan
@@ -136,7 +136,8 @@ def grpo_memory(planned: Planned, place: Place, asked: Rehearsed) -> Parts:
     whole = parts | held | fuller
     slack = ALLOCATOR * sum(whole.values()) if place.is_here else 0.0
     mapped = float(planned.file_bytes) if place.is_here else 0.0
-    return {"program": place.program[True], "file": mapped} | whole | {"allocator": slack}
+    tokenizer = float(WORD * config.vocab_size)
+    return {"program": place.program[True], "file": mapped, "tokenizer": tokenizer} | whole | {"allocator": slack}
 
 
 def _remedies(planned: Planned, place: Place, asked: Rehearsed, room: float) -> tuple[str, ...]:

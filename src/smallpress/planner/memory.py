@@ -24,6 +24,9 @@ KEPT_HEAD_ROWS, LOGIT_ROWS = 512, 64
 ALLOCATOR = 0.06
 """Of what comes and goes during training, what the system's allocator holds besides."""
 
+WORD = 600
+"""Bytes of a tokenizer for each word it knows."""
+
 PANEL, BLOCK = 16, 64
 """Rows and columns that the native core's packed weights are filled up to."""
 

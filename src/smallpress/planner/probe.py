@@ -25,13 +25,14 @@ from smallpress.model.shapes import tensor_shapes
 from smallpress.planner.machine import SHARES, Machine
 from smallpress.planner.place import PROGRAM, Place
 from smallpress.planner.rates import Measured, Roofline
+from smallpress.planner.work import n_products, values_between
 from smallpress.run.atomic import write_file
 from smallpress.run.errors import UserError
 from smallpress.run.home import store_dir
 from smallpress.run.machine import Machine as Computer
 from smallpress.run.machine import this_machine
 
-VERSION = 1
+VERSION = 2
 """Of what is measured and how; a file of another is measured again."""
 ROWS = (1, 2, 4, 8, 16, 32, 64, 256)
 FORMATS = {"int4": 4, "int8": 8, "bfloat16": 16}
@@ -64,6 +65,17 @@ THIN = WIDE.model_copy(
     }
 )
 """One whose arithmetic is nothing: what is left is the starting of work."""
+
+
+NARROW = WIDE.model_copy(
+    update={
+        "dim": 64,
+        "vocab_size": 32,
+        "attention": GQA(n_heads=2, n_kv_heads=1, head_dim=32),
+        "ffn": Dense(inter_dim=192),
+    }
+)
+"""One whose products are little beside what lies between them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,10 +183,13 @@ def probe() -> Probed:
     began, here = time.perf_counter(), this_machine()
     training = _training()
     one, rows = _engine(core)
+    layer = _layer(core)
+    value = _value(core, layer)
     rates = {
         "bandwidth": core.read_bandwidth(n_threads()),
-        "by_rows": {format: _by_rows(core, bits) for format, bits in FORMATS.items()},
-        "layer": _layer(core),
+        "by_rows": {format: _by_rows(core, bits, layer, value) for format, bits in FORMATS.items()},
+        "layer": layer,
+        "value": value,
         **_attention(core),
         "logit": _logit(core),
         "step": one,
@@ -252,23 +267,33 @@ def _forward(model: Any, n_sequences: int, n_each: int, first: int = 0, n_logits
     return work
 
 
-def _by_rows(core: Any, bits: int) -> list[list[float]]:
-    """[rows, seconds a weight] of the layers' matrices, what starting the layers takes left out."""
+def _by_rows(core: Any, bits: int, layer: float, value: float) -> list[list[float]]:
+    """[rows, seconds a weight] of the layers' matrices; what starting layers takes, and what lies between the products,
+    is left out."""
     model = _model(core, WIDE, bits, max(ROWS))
-    n_weights = model_weights(WIDE)
-    return [[n, fastest(_forward(model, n, 1), 8 if n < 16 else TURNS) / n_weights] for n in ROWS]
+    found = []
+    for n in ROWS:
+        seconds = fastest(_forward(model, n, 1), 8 if n < 16 else TURNS)
+        between = WIDE.n_layers * layer + n * values_between(WIDE) * value
+        found.append([n, max(0.2 * seconds, seconds - between) / model_weights(WIDE)])
+    return found
 
 
 def model_weights(config: ModelConfig) -> float:
     """Numbers of the layers' matrices."""
-    from smallpress.planner.work import n_products
-
     return n_products(config)
 
 
 def _layer(core: Any) -> float:
     """What starting a layer's pieces of work takes."""
     return fastest(_forward(_model(core, THIN, 8, 1), 1, 1), 50) / THIN.n_layers
+
+
+def _value(core: Any, layer: float) -> float:
+    """One number made between the products, by a model whose products are nothing."""
+    n = 64
+    seconds = fastest(_forward(_model(core, NARROW, 8, n), n, 1), 20)
+    return max(1e-12, (seconds - NARROW.n_layers * layer) / (n * values_between(NARROW)))
 
 
 def _attention(core: Any) -> dict[str, float]:

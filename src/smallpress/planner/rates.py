@@ -50,8 +50,9 @@ class Rates(Protocol):
 
     def decode_attention(self, cache_bytes: float) -> Cost: ...
     def prompt_attention(self, multiply_adds: float) -> Cost: ...
-    def step_overhead(self, n_layers: int, n_rows: float, vocab_size: int) -> Cost:
-        """What a step of generation takes beside its arithmetic: scheduling, drawing `n_rows` tokens."""
+    def step_overhead(self, n_layers: int, n_drawn: float, vocab_size: int, n_values: float) -> Cost:
+        """What a step of generation takes beside its products: scheduling, starting layers, drawing `n_drawn` tokens,
+        and norms, rotations and activations, which make `n_values` numbers."""
         ...
 
     def training_products(self, multiply_adds: float, dtype: str) -> Cost: ...
@@ -86,8 +87,8 @@ class Roofline:
     def prompt_attention(self, multiply_adds: float) -> Cost:
         return self._arithmetic(multiply_adds, "bfloat16", self.shares.attention)
 
-    def step_overhead(self, n_layers: int, n_rows: float, vocab_size: int) -> Cost:
-        return {OVERHEAD: self.shares.layer_seconds * n_layers}
+    def step_overhead(self, n_layers: int, n_drawn: float, vocab_size: int, n_values: float) -> Cost:
+        return {OVERHEAD: self.shares.layer_seconds * n_layers, MEMORY: 4 * n_values / self._bandwidth}
 
     def training_products(self, multiply_adds: float, dtype: str) -> Cost:
         shares = self.shares
@@ -122,6 +123,7 @@ class Measured:
     bandwidth: float
     by_rows: dict[str, list[list[float]]]  # format -> [rows, seconds a weight], rows ascending
     layer: float
+    value: float
     attention_byte: float
     attention_multiply_add: float
     logit: float
@@ -142,9 +144,9 @@ class Measured:
     def prompt_attention(self, multiply_adds: float) -> Cost:
         return {ARITHMETIC: multiply_adds * self.attention_multiply_add}
 
-    def step_overhead(self, n_layers: int, n_rows: float, vocab_size: int) -> Cost:
-        drawing = n_rows * (self.row + self.logit * vocab_size)
-        return {OVERHEAD: self.step + self.layer * n_layers + drawing}
+    def step_overhead(self, n_layers: int, n_drawn: float, vocab_size: int, n_values: float) -> Cost:
+        drawing = n_drawn * (self.row + self.logit * vocab_size)
+        return {OVERHEAD: self.step + self.layer * n_layers + drawing, ARITHMETIC: n_values * self.value}
 
     def training_products(self, multiply_adds: float, dtype: str) -> Cost:
         return {ARITHMETIC: multiply_adds * self.training[dtype]["block"]}

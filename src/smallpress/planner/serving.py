@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 
 from smallpress.model.sizes import multiply_adds
 from smallpress.planner.lengths import Lengths, all_of
-from smallpress.planner.memory import Parts, added, generation_parts, stored_bytes
+from smallpress.planner.memory import WORD, Parts, added, generation_parts, stored_bytes
 from smallpress.planner.model import Planned
 from smallpress.planner.place import Place
 from smallpress.planner.plan import Phase, Plan
@@ -77,6 +77,7 @@ def serving_memory(planned: Planned, place: Place, asked: Serving) -> Parts:
     return added(
         {"program": place.program[not is_native and place.is_here]},
         {"weights": stored_bytes(config, asked.format, place.is_here), "file": float(planned.file_bytes) * is_native},
+        {"tokenizer": float(WORD * config.vocab_size)},
         generation_parts(config, asked.format, asked.n_running * asked.tokens_each, n_rows, asked.n_running),
     )
 

@@ -1,8 +1,9 @@
 """What the pieces of work cost on one machine: a prompt, a step of decoding, a micro-batch learned from."""
 
+import math
 from dataclasses import dataclass
 
-from smallpress.model.config import MLA, ModelConfig, MoE
+from smallpress.model.config import GQA, MLA, Dense, ModelConfig, MoE
 from smallpress.model.sizes import cache_bytes, forward_flops, multiply_adds, parameters
 from smallpress.planner.lengths import Lengths
 from smallpress.planner.memory import WIDTH, activation_bytes
@@ -16,6 +17,18 @@ gradient written and read, and once for what is not kept."""
 def n_products(config: ModelConfig) -> float:
     """Multiply-adds of the matrices a token meets, without the head."""
     return multiply_adds(config, 0) - config.vocab_size * config.dim
+
+
+def values_between(config: ModelConfig) -> float:
+    """Numbers that one token's layers make between their products: norms, what they are rounded to, q, k, v turned,
+    attention's output, gate, up and what comes of them."""
+    attention, ffn = config.attention, config.ffn
+    width = (
+        ffn.inter_dim if isinstance(ffn, Dense) else (ffn.n_active_experts + ffn.n_shared_experts) * ffn.moe_inter_dim
+    )
+    heads = attention.n_heads * (attention.head_dim if isinstance(attention, GQA) else attention.qk_head_dim)
+    cached = math.prod(attention.cache_shape)
+    return config.n_layers * (4.0 * config.dim + 2 * heads + cached + 4 * width)
 
 
 def n_weights_read(config: ModelConfig, n_rows: float) -> float:
@@ -53,7 +66,7 @@ class Generating:
             rates.products(n_products(config), n_rows, self.format, n_weights_read(config, n_rows)),
             rates.products(head, n_rows, self.head_format),
             rates.decode_attention(seen),
-            rates.step_overhead(config.n_layers, n_rows, config.vocab_size),
+            rates.step_overhead(config.n_layers, n_rows, config.vocab_size, n_rows * values_between(config)),
         )
 
     def prompt(self, n_tokens: float, n_before: float = 0.0, n_ends: float = 1.0) -> Cost:
@@ -65,7 +78,7 @@ class Generating:
             rates.products(n_products(config), n_tokens, self.format, n_weights_read(config, n_tokens)),
             rates.products(config.vocab_size * config.dim, n_ends, self.head_format),
             rates.prompt_attention(attention),
-            rates.step_overhead(config.n_layers, n_ends, config.vocab_size),
+            rates.step_overhead(config.n_layers, n_ends, config.vocab_size, n_tokens * values_between(config)),
         )
 
     def answers(self, n_sequences: float, n_prompt: float, lengths: Lengths, most_running: float) -> Cost:
