@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from smallpress.model.sizes import multiply_adds, parameters
 from smallpress.planner.lengths import Lengths, spread_out
-from smallpress.planner.memory import ALLOCATOR, WORD, Parts, generation_parts, stored_bytes, training_parts
+from smallpress.planner.memory import ALLOCATOR, WORD, Parts, at_fullest, generation_parts, stored_bytes, training_parts
 from smallpress.planner.model import Planned
 from smallpress.planner.place import Place
 from smallpress.planner.plan import Phase, Plan
@@ -123,7 +123,8 @@ def grpo_memory(planned: Planned, place: Place, asked: Rehearsed) -> Parts:
     """Of the update, or of the rollouts where those are fuller: the engine gives its cache back in between."""
     config, n_learned = planned.config, asked.n_learned[0]
     n_at_once = min(float(asked.micro_batch_tokens), n_learned)
-    parts = training_parts(config, n_at_once, asked.dtype, asked.optimizer)
+    n_micro_batches = n_learned / asked.updates_per_rollout / n_at_once
+    parts = at_fullest(training_parts(config, n_at_once, asked.dtype, asked.optimizer), n_micro_batches)
     width = 2 if asked.dtype == "bfloat16" else 4
     held: Parts = {"reference model": float(width * parameters(config).total)} if asked.with_reference else {}
     held |= {"engine's weights": stored_bytes(config, asked.rollout_format, place.is_here)}

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from smallpress.model.sizes import training_flops
-from smallpress.planner.memory import ALLOCATOR, Parts, training_parts
+from smallpress.planner.memory import ALLOCATOR, Parts, at_fullest, training_parts
 from smallpress.planner.model import Planned
 from smallpress.planner.place import Place
 from smallpress.planner.plan import Phase, Plan
@@ -68,6 +68,7 @@ def plan_learning(planned: Planned, place: Place, asked: Learned, teacher: Plann
 
 def learning_memory(planned: Planned, place: Place, asked: Learned) -> Parts:
     parts = training_parts(planned.config, asked.at_once, asked.dtype, asked.optimizer)
+    parts = at_fullest(parts, asked.batch_tokens / asked.at_once)
     slack = ALLOCATOR * sum(parts.values()) if place.is_here else 0.0
     mapped = float(planned.file_bytes) if place.is_here else 0.0
     return {"program": place.program[True], "file": mapped} | parts | {"allocator": slack}

@@ -137,6 +137,15 @@ def training_parts(config: ModelConfig, n_tokens: float, dtype: str, optimizer: 
     }
 
 
+def at_fullest(parts: Parts, n_micro_batches: float) -> Parts:
+    """Gradients stay from one micro-batch to the next, but a step of one alone has them whole only when its
+    activations are gone."""
+    if n_micro_batches > 1:
+        return parts
+    less = min("gradients", "activations", key=lambda name: parts[name])
+    return parts | {less: 0.0}
+
+
 def added(*parts: Mapping[str, float]) -> Parts:
     """
     >>> added({"weights": 1.0}, {"weights": 2.0, "logits": 0.5})
