@@ -57,7 +57,7 @@ def _box(bar: Bar, end: float) -> str:
 
 
 def _legend(i: int, kind: str) -> str:
-    x = LEFT + 190 * i
+    x = LEFT + 155 * i
     box = f'<rect class="area {COLOURS.get(kind, "s4")}" x="{x}" y="40" width="14" height="14"/>'
     return f'{box}<text x="{x + 20}" y="52">{text(NAMES.get(kind, kind))}</text>'
 

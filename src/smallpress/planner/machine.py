@@ -43,16 +43,15 @@ class Machine(Settings):
     price: float = Field(0.0, ge=0)
     source: str
 
-    def peak(self, precision: Precision) -> float:
+    def peak(self, precision: str) -> float:
         """Operations a second. A format that the chip has no units for is multiplied in the next wider it has.
 
         >>> chip = Machine(title="", kind="graphics", memory=1, bandwidth=1, peaks={"float32": 2}, watts=1, source="")
         >>> chip.peak("fp8")
         2000000000000.0
         """
-        wider: tuple[Precision, ...] = ("bfloat16", "float32", "int8", "fp8")
-        own = precision if precision in self.peaks else next(one for one in wider if one in self.peaks)
-        return self.peaks[own] * 1e12
+        known = {str(name): peak for name, peak in self.peaks.items()}
+        return next(known[one] for one in (precision, "bfloat16", "float32", "int8", "fp8") if one in known) * 1e12
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,14 +10,14 @@ from itertools import pairwise
 from math import log
 from typing import Protocol
 
-from smallpress.planner.machine import SHARES, Machine, Precision, Shares
+from smallpress.planner.machine import SHARES, Machine, Shares
 
 MEMORY, ARITHMETIC, LINK, BUBBLE, OVERHEAD = "memory", "arithmetic", "link", "pipeline bubble", "overhead"
 
 BITS: dict[str, float] = {"int4": 4.5, "int8": 8.5, "fp8": 8.0, "bfloat16": 16.0, "float32": 32.0}
 """A weight's bits with its scales, as a GGUF's Q4_0 and Q8_0 have them and DeepSeek-V3's FP8."""
 
-MULTIPLIED_IN: dict[str, Precision] = {"int4": "int8", "int8": "int8", "fp8": "fp8"}
+MULTIPLIED_IN: dict[str, str] = {"int4": "int8", "int8": "int8", "fp8": "fp8"}
 """What a weight of that format is multiplied in; the others in their own."""
 
 Cost = dict[str, float]
@@ -112,7 +112,7 @@ class Roofline:
     def _bandwidth(self) -> float:
         return self.machine.bandwidth * 1e9 * self.shares.bandwidth
 
-    def _arithmetic(self, multiply_adds: float, precision: Precision, reached: float) -> Cost:
+    def _arithmetic(self, multiply_adds: float, precision: str, reached: float) -> Cost:
         return {ARITHMETIC: 2 * multiply_adds / (self.machine.peak(precision) * reached)}
 
 
