@@ -8,12 +8,14 @@ print(beside(plan, {"seconds a step": 12.3, "peak memory": 3.4e9}))
 
 import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, TextIO
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TextIO
 
 from smallpress.cli.table import table
 from smallpress.run.progress import clock_time
 
 if TYPE_CHECKING:
+    from smallpress.model.config import ModelConfig
     from smallpress.planner.plan import Plan
     from smallpress.rl.settings import GRPOSettings
     from smallpress.weights.load import ModelFiles
@@ -70,8 +72,6 @@ def beside(plan: "Plan", measured: Mapping[str, float]) -> str:
 def foresee_grpo(files: "ModelFiles", settings: "GRPOSettings", n_prompt: float, n_shared: float) -> "Plan":
     """The plan of a GRPO run here, its settings resolved: no "auto" in them. Time and memory are of this machine as
     the store's probe knows it; where there is none yet, time is roughly that of its kind: nothing waits for a probe."""
-    from dataclasses import replace
-
     from smallpress.planner.grpo import plan_grpo
     from smallpress.planner.model import planned_files
     from smallpress.planner.probe import known_place
@@ -79,4 +79,20 @@ def foresee_grpo(files: "ModelFiles", settings: "GRPOSettings", n_prompt: float,
 
     place = known_place()
     plan = plan_grpo(planned_files(settings.model, files), place, rehearsed(settings, n_prompt, n_shared))
-    return replace(plan, notes=(*plan.notes, ROUGH)) if place.is_rough else plan
+    return _with_note(plan, place.is_rough)
+
+
+def foresee_learning(activity: str, name: str, config: "ModelConfig", asked: Mapping[str, Any]) -> "Plan":
+    """The plan of pretrain, sft or distill here. `asked`: n_tokens of the whole run, and as far as they are known
+    batch_tokens of a step, seq_len, micro_tokens at once, dtype, optimizer; see planner.learning.Learned."""
+    from smallpress.planner.learning import plan_learning
+    from smallpress.planner.model import Planned
+    from smallpress.planner.probe import known_place
+    from smallpress.planner.recipe import learned
+
+    place = known_place()
+    return _with_note(plan_learning(Planned(name, config, {}), place, learned(activity, {}, asked)), place.is_rough)
+
+
+def _with_note(plan: "Plan", is_rough: bool) -> "Plan":
+    return replace(plan, notes=(*plan.notes, ROUGH)) if is_rough else plan

@@ -73,7 +73,7 @@ def plan(
     if tokens is not None and not tokens >= 1:
         raise UserError(f"--tokens is {tokens}", "give at least 1")
     place = _place(machine, machines, probe, {"network": network, "link": link, "price": price, "watts": watts})
-    given = {"dtype": dtype, "optimizer": optimizer, "seq_len": seq_len, "batch_tokens": batch_tokens}
+    given: dict[str, Any] = {"dtype": dtype, "optimizer": optimizer, "seq_len": seq_len, "batch_tokens": batch_tokens}
     given |= {"n_tokens": tokens, "parallel": parallel, "prompt": prompt, "teacher": teacher, "offline": offline}
     found = _plan(activity, model, recipe, place, chips, layout, set_, given)
     if plot is not None:

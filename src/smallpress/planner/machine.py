@@ -36,11 +36,11 @@ class Machine(Settings):
     memory: float = Field(gt=0)
     bandwidth: float = Field(gt=0)
     peaks: dict[Precision, float] = Field(min_length=1)
-    link: float = Field(0.0, ge=0)
-    network: float = Field(0.125, gt=0)
-    chips_in_box: int = Field(1, ge=1)
+    link: float = Field(default=0.0, ge=0)
+    network: float = Field(default=0.125, gt=0)
+    chips_in_box: int = Field(default=1, ge=1)
     watts: float = Field(gt=0)
-    price: float = Field(0.0, ge=0)
+    price: float = Field(default=0.0, ge=0)
     source: str
 
     def peak(self, precision: str) -> float:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -32,10 +32,12 @@ from smallpress.run.home import store_dir
 from smallpress.run.machine import Machine as Computer
 from smallpress.run.machine import this_machine
 
+Packing = Literal["int4", "int8", "bfloat16"]
+
 VERSION = 2
 """Of what is measured and how; a file of another is measured again."""
 ROWS = (1, 2, 4, 8, 16, 32, 64, 256)
-FORMATS = {"int4": 4, "int8": 8, "bfloat16": 16}
+FORMATS: dict[Packing, int] = {"int4": 4, "int8": 8, "bfloat16": 16}
 TURNS = 4
 PAGE = 16
 WATTS = 30.0

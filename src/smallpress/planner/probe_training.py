@@ -5,6 +5,7 @@ seconds a parameter of each optimizer and of handing new weights to the engine; 
 """
 
 import json
+from functools import partial
 from typing import Any
 
 from smallpress.planner.probe import FORMATS, WIDE, fastest, model_weights
@@ -88,10 +89,10 @@ def _pack() -> dict[str, float]:
 
     model = Transformer(CONFIG)
     named, n = dict(model.named_parameters()), sum(parameter.numel() for parameter in model.parameters())
-    found = {}
+    found: dict[str, float] = {}
     for format in FORMATS:
-        runner = NativeRunner(CONFIG, named, 16, 16, packing=format)  # type: ignore[arg-type]
-        found[format] = fastest(lambda runner=runner: runner.update_weights(named), 1) / n
+        runner = NativeRunner(CONFIG, named, 16, 16, packing=format)
+        found[format] = fastest(partial(runner.update_weights, named), 1) / n
     return found
 
 

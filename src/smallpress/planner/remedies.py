@@ -1,6 +1,7 @@
 """What would fit where a run does not: settings first, then a smaller model, then a machine of the catalogue."""
 
 from collections.abc import Callable, Sequence
+from math import ceil, log2
 
 from smallpress.model.config import ModelConfig
 from smallpress.model.sizes import parameters
@@ -20,10 +21,13 @@ def three(
     smaller = [size for size in SIZES if size < 0.9 * parameters(config).total]
     size = next((size for size in smaller if fits(of_size(size))), None)
     others = [] if size is None else [f"a model of {size / 1e9:g}B parameters"]
-    able = [(one, name) for name, one in machines().items() if SPARE * one.memory * 1e9 >= needed]
+    known = machines()
+    able = [(one, name) for name, one in known.items() if SPARE * one.memory * 1e9 >= needed]
     able.sort(key=lambda found: (found[0].kind != kind, found[0].memory))
     others += [f"--machine {name} ({one.memory:g} GB)" for one, name in able[:2]]
-    others.append("more chips: --chips N shards what one holds")
+    for name in ("h200", "h100"):  # together, with room for what each holds whole
+        n = 2 ** ceil(log2(max(2.0, 1.5 * needed / (SPARE * known[name].memory * 1e9))))
+        others.append(f"--machine {name} --chips {n} --layout shard=all")
     return (*settings, *others)[:3]
 
 
