@@ -13,6 +13,7 @@ The rooms, lowest first; a room imports only from lower layers:
     5  rl         rollout, reward, advantage, loss: GRPO
     5  evaluate   held-out questions, answers, intervals, reports
     5  server     an OpenAI-shaped API, thinking kept apart, metering, a chat page
+    6  planner    what fits, how long, how much money
     7  cli        the command line: verb -> function
 """
 

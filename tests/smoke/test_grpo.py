@@ -57,7 +57,9 @@ def test_a_run_measures_trains_measures_again_and_says_what_it_gained(tiny_recip
     words = ["--out", out, "--steps", 2, "--set", "measure_n=4", "--set", "dtype=auto", "--offline"]
     done = subprocess.run([*COMMAND, "grpo", tiny_recipe, *map(str, words)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stderr.startswith(f"training in {out}; Ctrl-C stops, smallpress resume {out} goes on\n")
+    assert done.stderr.startswith("plan: ")
+    assert f"training in {out}; Ctrl-C stops, smallpress resume {out} goes on\n" in done.stderr
+    assert "seconds a step" in done.stderr and "peak memory" in done.stderr  # the plan beside what was measured
     step_1, step_2, *rest = done.stdout.splitlines()
     assert step_1.startswith("step 1/2  reward ") and step_1.endswith(" left")
     assert step_2.startswith("step 2/2  reward ") and "eval/accuracy" in step_2

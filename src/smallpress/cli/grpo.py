@@ -21,7 +21,9 @@ from smallpress.run.report import write_report
 from smallpress.run.settings import load_settings, settings_from
 
 if TYPE_CHECKING:
+    from smallpress.planner.plan import Plan
     from smallpress.rl.settings import GRPOSettings
+    from smallpress.tokenizer.tokenizer import Tokenizer
     from smallpress.weights.load import ModelFiles
 
 SHOWN = ("reward", "accuracy", "frac_reward_zero_std", "completions/mean_length", "entropy", "eval/accuracy")
@@ -98,6 +100,7 @@ class Session:
     trainer: Any  # rl.trainer.Trainer
     exam: Exam
     began: float
+    plan: "Plan"
 
     @classmethod
     def open(cls, settings: "GRPOSettings", offline: bool) -> "Session":
@@ -119,12 +122,13 @@ class Session:
         settings = settings.model_copy(
             update={"dtype": str(dtype).removeprefix("torch."), "rollout_dtype": rollout_format}
         )
+        plan = _plan_first(files, tokenizer, settings)
         model = load_transformer(path)
         weights = MasterWeights(model, dtype, weight_decay=settings.weight_decay, optimizer=settings.optimizer)
         n_running = min(MAX_RUNNING, max(settings.prompts_per_step * settings.group_size, settings.eval_n))
         engine = engine_over(model, rollout_format, n_running, ROOM)
         trainer = Trainer(settings, weights, engine, speech(tokenizer, settings.form, worked_example), TASKS)
-        return cls(settings, files, trainer, Exam(settings, engine, tokenizer), began)
+        return cls(settings, files, trainer, Exam(settings, engine, tokenizer), began, plan)
 
     def train(self, folder: RunFolder) -> None:
         """Measure, train, measure again, write model and report; whatever of it the folder does not hold yet."""
@@ -160,6 +164,7 @@ class Session:
             if measured:
                 after = self.exam.after(path)
                 write_gain(path, before.result, after, run.seconds + after.seconds)
+        _print_beside(self.plan, laps)
         _point_to(folder)
 
     def _export(self, folder: Path) -> None:
@@ -178,6 +183,34 @@ def _left(settings: "GRPOSettings", seconds: float, laps: Sequence[float], step:
     return max(0.0, min(ends))
 
 
+def _plan_first(files: "ModelFiles", tokenizer: "Tokenizer", settings: "GRPOSettings") -> "Plan":
+    """Print what the run will take, of prompts as the tasks ask them. UserError where it cannot fit."""
+    from smallpress.cli.foresight import announce, foresee_grpo
+    from smallpress.rl.rollout import speech
+    from smallpress.tasks.task import TASKS
+    from smallpress.tasks.worked import worked_example
+
+    encode = speech(tokenizer, settings.form, worked_example).encode
+    prompts = [encode(next(TASKS[family].examples("train", settings.seed, level))) for family, level in settings.pairs]
+    first, *others = prompts
+    n_shared = min((_n_alike(first, other) for other in others), default=len(first) // 2)
+    plan = foresee_grpo(files, settings, fmean(map(len, prompts)), n_shared)
+    announce(plan)
+    return plan
+
+
+def _n_alike(left: Sequence[int], right: Sequence[int]) -> int:
+    return next((i for i, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), min(len(left), len(right)))
+
+
+def _print_beside(plan: "Plan", laps: Sequence[float]) -> None:
+    from smallpress.cli.foresight import PEAK, beside
+    from smallpress.run.machine import peak_resident
+
+    if laps:
+        print(f"\n{beside(plan, {'seconds a step': fmean(laps), PEAK: peak_resident()})}", file=sys.stderr)
+
+
 def _rehearse(settings: "GRPOSettings", offline: bool) -> None:
     """One real step and nothing written: what a step costs, and what the run would."""
     session = Session.open(settings, offline)
@@ -186,6 +219,7 @@ def _rehearse(settings: "GRPOSettings", offline: bool) -> None:
     seconds = time.perf_counter() - began
     print(console_line(1, {key: value for key, value in metrics.items() if key in SHOWN}))
     print(f"one step took {seconds:.1f} seconds")
+    _print_beside(session.plan, [seconds])
     if settings.steps is not None:
         print(f"{settings.steps} steps would take {clock_time(seconds * settings.steps)}, and the measuring")
     if settings.minutes is not None:

@@ -23,6 +23,7 @@ VERBS = {
     "serve": "Answer over HTTP as OpenAI's API does, with a chat page for the browser.",
     "eval": "Measure a model on held-out questions, with intervals.",
     "bench": "Measure how fast a model runs here, beside what the machine allows.",
+    "plan": "Say before a run what it takes: memory, time, energy, money, and what would fit instead.",
     "convert": "Write a model as a GGUF file, in as few bits as asked, or as a Hugging Face folder.",
     "grpo": "Make a model reason by reinforcement learning with checkable rewards.",
     "watch": "Show training runs in the browser while they go on: curves, samples, alarms, the time left.",

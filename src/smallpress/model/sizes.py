@@ -7,6 +7,7 @@ training FLOPs = 3 times that: the backward pass makes the gradients of inputs a
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 
 from smallpress.model.config import MLA, ModelConfig
 from smallpress.model.shapes import block_shapes, tensor_shapes
@@ -25,6 +26,7 @@ class Parameters:
     embedding: int
 
 
+@cache
 def parameters(config: ModelConfig) -> Parameters:
     sizes = {name: math.prod(shape) for name, shape in tensor_shapes(config).items()}
     mtp = sum(size for name, size in sizes.items() if name.startswith("mtp."))
@@ -47,10 +49,9 @@ def multiply_adds(config: ModelConfig, n_context: float, absorbed: bool = True) 
     MLA in its `absorbed` form reads the latent as key and as value; in the plain form the keys and values of each head
     (made from the latent by matrices that are counted for their own token). Absorbing costs as much as that does.
     """
-    matrices = sum(_matrices(config, layer) for layer in range(config.n_layers)) + config.vocab_size * config.dim
     each = _per_key(config, absorbed)
     seen = sum(min(n_context, config.window_of(layer) or n_context) for layer in range(config.n_layers))
-    return matrices + each * seen
+    return _all_matrices(config) + each * seen
 
 
 def forward_flops(config: ModelConfig, n_tokens: int, n_before: int = 0) -> float:
@@ -91,6 +92,12 @@ def _per_key(config: ModelConfig, absorbed: bool) -> int:
     if absorbed:
         return attention.n_heads * (latent + attention.qk_rope_head_dim + latent)
     return attention.n_heads * (attention.qk_head_dim + attention.v_head_dim)
+
+
+@cache
+def _all_matrices(config: ModelConfig) -> int:
+    """Those a token meets, the head among them."""
+    return sum(_matrices(config, layer) for layer in range(config.n_layers)) + config.vocab_size * config.dim
 
 
 def _matrices(config: ModelConfig, layer: int) -> int:

@@ -33,6 +33,19 @@ def this_machine() -> Machine:
     return Machine(system, cpu, features, _cores(), memory, memory_free)
 
 
+def peak_resident() -> float:
+    """The most bytes this process ever held; 0 where the system does not tell."""
+    # What getrusage says counts the parent's memory too where this process was forked from a larger one.
+    for line in _read("/proc/self/status").splitlines():
+        if line.startswith("VmHWM:"):
+            return 1024.0 * int(line.split()[1])
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0.0
+    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * (1 if sys.platform == "darwin" else 1024)
+
+
 def _cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

@@ -26,7 +26,7 @@ def load_settings(cls: type[AnySettings], toml_path: str | Path | None, override
     An override's value is read as TOML (`3`, `true`, `[1, 2]`, `"x"`), and as a plain string where it is not.
     Raises UserError, naming the key and the nearest known one, for anything that does not fit.
     """
-    tree: dict[str, Any] = {} if toml_path is None else _read_toml(Path(toml_path))
+    tree: dict[str, Any] = {} if toml_path is None else read_toml(Path(toml_path))
     for override in overrides:
         _apply(tree, override)
     return settings_from(cls, tree, "settings" if toml_path is None else str(toml_path))
@@ -53,7 +53,8 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"did you mean {close[0]}?" if close else f"known: {', '.join(words)}"
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
+def read_toml(path: Path) -> dict[str, Any]:
+    """Raises UserError where the file cannot be read or is not TOML."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:

@@ -1,0 +1,57 @@
+"""This machine: what the store remembers of it, and what is said without."""
+
+import json
+
+import pytest
+
+from smallpress.planner.probe import VERSION, _path, known_place, nominal
+from smallpress.planner.rates import interpolated
+from smallpress.run.machine import Machine
+
+RATES = {
+    "bandwidth": 1e10,
+    "by_rows": {format: [[1, 1e-10], [64, 1e-9]] for format in ("int4", "int8", "bfloat16", "float32")},
+    "layer": 1e-6,
+    "value": 1e-11,
+    "attention_byte": 1e-10,
+    "attention_multiply_add": 1e-12,
+    "logit": 1e-9,
+    "step": 1e-4,
+    "row": 1e-5,
+    "training": {dtype: {"block": 1e-11, "head": 1e-11, "attention": 1e-11} for dtype in ("float32", "bfloat16")},
+    "optimizers": {"adamw": 1e-9, "adamw8": 1e-9},
+    "pack": {"int8": 1e-9},
+}
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    monkeypatch.setenv("SMALLPRESS_HOME", str(tmp_path))
+    return tmp_path
+
+
+def test_without_a_probe_the_machine_is_known_roughly(store):
+    place = known_place()
+    assert place.is_rough and place.is_here and place.free > 0
+
+
+def test_a_probe_in_the_store_is_used_and_a_damaged_one_is_not(store):
+    probed = {"version": VERSION, "cpu": "x", "cores": 2, "seconds": 1.0, "multiply_adds": 1e12}
+    probed |= {"program": {"plain": 6e7, "torch": 3e8}, "rates": RATES}
+    path = _path()
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(probed))
+    place = known_place()
+    assert not place.is_rough and place.program == {False: 6e7, True: 3e8} and place.machine.bandwidth == 10
+    path.write_text(json.dumps(probed)[:-5])
+    assert known_place().is_rough
+
+
+def test_wider_instructions_make_a_faster_guess():
+    plain = Machine("Linux", "x", (), 2, 8 << 30, 4 << 30)
+    wide = Machine("Linux", "x", ("avx2", "avx512f", "amx_bf16", "amx_int8"), 2, 8 << 30, 4 << 30)
+    assert nominal(wide)[0].peak("bfloat16") > 16 * nominal(plain)[0].peak("bfloat16")
+
+
+def test_between_measured_rows_the_line_is_straight_over_the_logarithm():
+    assert interpolated([[1, 1.0], [16, 5.0]], 4) == 3.0
