@@ -7,6 +7,10 @@ from smallpress.tasks.exact import read_number
 from smallpress.tasks.example import Example, Reading, Verdict
 
 
+class CheckerError(Exception):
+    """The checker could not judge: the answer is neither right nor wrong. The message says why."""
+
+
 class Checked:
     """What a task is judged by; a family whose answers are no plain numbers or words replaces the last two."""
 
@@ -26,11 +30,14 @@ class Checked:
             return Verdict(False, None, well_formed, "no answer")
         if not answers.agree(given):
             return Verdict(False, given[-1], well_formed, "several answers that differ")
-        fault = self.fault(example, given[-1])
+        try:
+            fault = self.fault(example, given[-1])
+        except CheckerError as error:
+            return Verdict(False, given[-1], well_formed, str(error), error=True)
         return Verdict(fault is None, given[-1], well_formed, fault or "right")
 
     def fault(self, example: Example, answer: str) -> str | None:
-        """What is wrong with an answer, None where it is right."""
+        """What is wrong with an answer, None where it is right. Raises CheckerError where that cannot be said."""
         return None if answers.equal(answer, example.reference) else f"not {example.reference}"
 
     def read_lenient(self, example: Example, text: str) -> str | None:
