@@ -17,7 +17,7 @@ class BBH(Benchmark):
 
     name = "bbh"
     file = "the folder of its JSON files, or one of them"
-    prompt = "{question}\n\nPlease reason step by step, and put your final answer within \\boxed{}."
+    prompt = "{question}\n\nPlease reason step by step, and put your final answer between <answer> and </answer>."
 
     def problem(self, record: Record, where: str) -> Example:
         part = Path(where.rpartition(", ")[0]).name.partition(".")[0]

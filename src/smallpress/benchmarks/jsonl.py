@@ -8,7 +8,7 @@ from smallpress.tasks.records import Record, string, text_or_number
 
 
 class Jsonl(MathsBenchmark):
-    """Beside the two, a record may hold "level", "steps" and "part", and "rating", a difficulty on Codeforces' scale."""
+    """Beside the two, a record may hold "level", "steps" and "part", and "rating", its difficulty."""
 
     name = "jsonl"
     file = 'JSON lines of "question", "problem" or "prompt", and "answer"'

@@ -10,11 +10,8 @@ from smallpress.tasks.exact import read_number
 MAX_CHARS = 100
 
 _FULL_WIDTH = {ord("０") + i: str(i) for i in range(10)} | str.maketrans("％，．：／－＋（）", "%,.:/-+()")
-_DIGITS = {
-    char: value
-    for value, chars in enumerate(("零〇", "一壹", "二两贰", "三叁", "四", "五", "六", "七", "八", "九"))
-    for char in chars
-}
+_SPELT = ("零〇", "一壹", "二两贰", "三叁", "四", "五", "六", "七", "八", "九")
+_DIGITS = {char: value for value, chars in enumerate(_SPELT) for char in chars}
 _TENS = {"十": 10, "百": 100, "千": 1000}
 _MYRIADS = {"万": 10**4, "亿": 10**8}
 _NUMERAL = "".join((*_DIGITS, *_TENS, *_MYRIADS))
