@@ -9,7 +9,6 @@ class AIME(MathsBenchmark):
     name = "aime"
     file = 'JSON lines or CSV of "problem" (or "Question") and "answer" (or "Answer")'
     prompt = "{question}\n\nPlease reason step by step, and put your final answer within \\boxed{}."
-    samples = 64
     max_tokens = 32768
 
     def problem(self, record: Record, where: str) -> Example:

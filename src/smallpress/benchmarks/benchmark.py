@@ -20,7 +20,8 @@ from smallpress.tasks.verifier import MathVerify
 
 
 class Benchmark(Checked, ABC):
-    """`prompt` holds {question}; `file` says in words what `read` takes; `samples` and `max_tokens` are its protocol's.
+    """`prompt` holds {question}; `file` says in words what `read` takes; `max_tokens` is
+    its protocol's longest answer.
 
     `levels` name what the file says of difficulty, where it says anything; `Example.family` is the benchmark's name,
     with a slash and the part's name where it has parts.
@@ -29,7 +30,6 @@ class Benchmark(Checked, ABC):
     name: ClassVar[str]
     file: ClassVar[str]
     prompt: ClassVar[str]
-    samples: ClassVar[int] = 1
     max_tokens: ClassVar[int] = 1024
 
     @abstractmethod
@@ -46,10 +46,11 @@ class Benchmark(Checked, ABC):
     def ask(
         self, question: str, reference: str, part: str = "", level: int = 1, meta: Mapping[str, Any] | None = None
     ) -> Example:
-        """The question in the benchmark's prompt. `meta` holds `steps` and `rating` where the file says them."""
+        """The question in the benchmark's prompt. `meta` gets `steps` and `rating` where the file says them."""
         family = f"{self.name}/{part}" if part else self.name
         prompt = self.prompt.replace("{question}", question.strip())
-        return Example(prompt, reference.strip(), family, level, file_key(prompt), dict(meta or {}))
+        known = {**(meta or {}), "question": question.strip()}
+        return Example(prompt, reference.strip(), family, level, file_key(prompt), known)
 
 
 class MathsBenchmark(Benchmark):

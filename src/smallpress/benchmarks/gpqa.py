@@ -16,7 +16,6 @@ class GPQA(ChoiceBenchmark):
     name = "gpqa"
     file = 'gpqa_diamond.csv: "Question", "Correct Answer" and "Incorrect Answer 1" to 3'
     prompt = "{question}\n\nPlease reason step by step, and put the letter of your final answer within \\boxed{}."
-    samples = 64
     max_tokens = 32768
 
     def problem(self, record: Record, where: str) -> Example:

@@ -12,7 +12,6 @@ class Math500(MathsBenchmark):
     name = "math500"
     file = 'JSON lines of "problem" with "answer", or a "solution" that boxes it; "level" and "subject" where known'
     prompt = "{question}\n\nPlease reason step by step, and put your final answer within \\boxed{}."
-    samples = 16
     max_tokens = 32768
 
     def problem(self, record: Record, where: str) -> Example:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from smallpress.tasks import answers
 from smallpress.tasks.exact import read_number
 from smallpress.tasks.example import Example, Reading, Verdict
@@ -9,6 +11,12 @@ from smallpress.tasks.example import Example, Reading, Verdict
 
 class CheckerError(Exception):
     """The checker could not judge: the answer is neither right nor wrong. The message says why."""
+
+
+class Checker(Protocol):
+    def check(self, example: Example, completion: str, reading: Reading = "strict", opened: bool = False) -> Verdict:
+        """A wrong answer is a Verdict; an exception is a bug of the checker. `opened`: the prompt ended in <think>."""
+        ...
 
 
 class Checked:

@@ -12,6 +12,7 @@ import re
 import select
 import subprocess
 import sys
+import weakref
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -62,8 +63,7 @@ class MathVerify:
     def close(self) -> None:
         if self._process is not None:
             process, self._process = self._process, None
-            process.kill()
-            process.communicate()
+            _end(process)
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is not None and self._process.poll() is None:
@@ -73,6 +73,7 @@ class MathVerify:
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env={}, cwd="/"
         )
+        weakref.finalize(self, _end, self._process)
         self._line(self._process, START_SECONDS)
         return self._process
 
@@ -85,3 +86,8 @@ class MathVerify:
             self.close()
             raise CheckerError("math-verify ended by itself" if ready else f"no verdict within {seconds:g} s")
         return line
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.communicate()
