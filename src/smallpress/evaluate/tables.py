@@ -25,7 +25,8 @@ def result_grid(result: Result) -> Grid:
     groups: list[Mapping[str, Summary]] = [{"all": result.overall}]
     groups += [result.by_family] if len(result.by_family) > 1 else []
     groups += [{name: one for name, one in result.by_level.items() if _adds(name, one, result)}]
-    groups += [part for part in (result.by_steps, result.by_length, result.by_seen) if len(part) > 1]
+    groups += [part for part in (result.by_steps, result.by_length) if len(part) > 1]
+    groups += [result.by_seen]
     rows = [_cells(name, summary, result) for group in groups for name, summary in group.items()]
     head += ["tokens", *_if_any(result, "thinking", "errors"), "cut off", "well-formed"]
     return Grid(_title(result), [head, *rows])

@@ -23,7 +23,11 @@ ONE: Monomial = (1, ())
 
 
 class UnreadableError(ValueError):
-    """The text is no closed form, or too large a one; the message says why."""
+    """The text is no closed form; the message says why."""
+
+
+class TooLargeError(UnreadableError):
+    """Larger than any reference: not worth a computer algebra system's time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +92,7 @@ class Form:
 
 def number(value: int | Fraction) -> Form:
     if max(Fraction(value).numerator.bit_length(), Fraction(value).denominator.bit_length()) > MAX_BITS:
-        raise UnreadableError("too large a number")
+        raise TooLargeError("too large a number")
     return Form({ONE: Fraction(value)} if value else {}, {ONE: Fraction(1)})
 
 
@@ -124,7 +128,7 @@ def power(base: Form, exponent: Form) -> Form:
         value = base.value
         bits = 0 if value is None else max(value.numerator.bit_length(), value.denominator.bit_length())
         if value is None or bits * abs(by.numerator) > MAX_BITS:
-            raise UnreadableError("too large a power")
+            raise TooLargeError("too large a power")
         raised = number(value ** abs(by.numerator))
     else:
         raised = number(1)
@@ -147,7 +151,7 @@ def _sum(a: Polynomial, b: Polynomial) -> Polynomial:
 
 def _product(a: Polynomial, b: Polynomial) -> Polynomial:
     if len(a) * len(b) > MAX_TERMS * 4:
-        raise UnreadableError("too many terms")
+        raise TooLargeError("too many terms")
     total: Polynomial = {}
     for one, one_factor in a.items():
         for other, other_factor in b.items():
@@ -159,10 +163,10 @@ def _product(a: Polynomial, b: Polynomial) -> Polynomial:
 def _bounded(polynomial: Polynomial) -> Polynomial:
     kept = {monomial: factor for monomial, factor in polynomial.items() if factor}
     if len(kept) > MAX_TERMS:
-        raise UnreadableError("too many terms")
+        raise TooLargeError("too many terms")
     for factor in kept.values():
         if factor.numerator.bit_length() > MAX_BITS or factor.denominator.bit_length() > MAX_BITS:
-            raise UnreadableError("too large a number")
+            raise TooLargeError("too large a number")
     return kept
 
 
@@ -174,7 +178,7 @@ def _times(a: Monomial, b: Monomial) -> tuple[Monomial, int]:
     for name, exponent in b[1]:
         powers[name] = powers.get(name, 0) + exponent
         if powers[name] > 2 * MAX_POWER:
-            raise UnreadableError("too large a power")
+            raise TooLargeError("too large a power")
     if "i" in powers:
         factor *= -1 if powers["i"] % 4 > 1 else 1
         powers["i"] %= 2
@@ -184,7 +188,7 @@ def _times(a: Monomial, b: Monomial) -> tuple[Monomial, int]:
 def _square_free(n: int) -> tuple[int, int]:
     """(a, b) with n = a^2 b and b square-free."""
     if n > MAX_RADICAND:
-        raise UnreadableError("too large a number under a root")
+        raise TooLargeError("too large a number under a root")
     whole, free, divisor = 1, 1, 2
     while divisor * divisor <= n:
         exponent = 0

@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-from smallpress.tasks.closed_form import Form, UnreadableError, function, letter, number, power, root
+from smallpress.tasks.closed_form import Form, TooLargeError, UnreadableError, function, letter, number, power, root
 
 MAX_CHARS = 400
 MAX_DEPTH = 24
@@ -28,6 +28,7 @@ _WRITTEN = (
 )
 _SPACE = re.compile(r"\\[,;: ]|\\q?quad|~|\$|\s+")
 _TOKEN = re.compile(r"[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?|[0-9]+(?:\.[0-9]+)?|\.[0-9]+|\\[a-zA-Z]+|[a-zA-Z]+|\S")
+_NUMBER = re.compile(r"[0-9][0-9,]*(?:\.[0-9]+)?|\.[0-9]+")
 _CLOSERS = {"(": ")", "{": "}", "[": "]"}
 _NAMES = {
     "pi",
@@ -58,7 +59,7 @@ def read_formula(text: str) -> Form:
     True
     """
     if len(text) > MAX_CHARS:
-        raise UnreadableError("too long")
+        raise TooLargeError("too long")
     parser = _Parser(tokens(text))
     if not parser.tokens:
         raise UnreadableError("empty")
@@ -101,7 +102,7 @@ class _Parser:
     def sum(self) -> Form:
         self.depth += 1
         if self.depth > MAX_DEPTH:
-            raise UnreadableError("too deep")
+            raise TooLargeError("too deep")
         form = self._signed()
         while self._next() in ("+", "-"):
             form = form + self.product() if self._take() == "+" else form - self.product()
@@ -130,7 +131,7 @@ class _Parser:
                 value = fraction.value
                 mixed = value is not None and 0 < value < 1
                 form = form + fraction if mixed else form * fraction
-            elif token[0].isdigit() or token[0] == ".":
+            elif _NUMBER.fullmatch(token):
                 raise UnreadableError("has two numbers side by side")
             elif token[0].isalpha() or token in ("(", "{") or (token[0] == "\\" and len(token) > 1):
                 form = form * self.power()
@@ -162,9 +163,9 @@ class _Parser:
 
     def atom(self) -> Form:
         token = self._take()
-        if token.isdecimal() and self._next() == "_":
+        if _NUMBER.fullmatch(token) and self._next() == "_":
             return letter(token + self._index())  # in another base
-        if token[0].isdecimal() or token[0] == ".":
+        if _NUMBER.fullmatch(token):
             return number(Fraction(token.replace(",", "")))
         if token in _CLOSERS:
             form = self.sum()
@@ -232,5 +233,5 @@ def _factorial(form: Form) -> Form:
     if value is None:
         return function("factorial", form)
     if value.denominator != 1 or not 0 <= value <= 100:
-        raise UnreadableError("too large a factorial")
+        raise TooLargeError("too large a factorial")
     return number(math.factorial(value.numerator))

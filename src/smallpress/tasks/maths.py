@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from smallpress.tasks.answers import MAX_ANSWER_CHARS, clean, equal
-from smallpress.tasks.closed_form import Form, UnreadableError, letter, number
+from smallpress.tasks.closed_form import Form, TooLargeError, UnreadableError, letter, number
 from smallpress.tasks.exact import read_number
 from smallpress.tasks.formula import read_formula
 
@@ -75,6 +75,8 @@ def same(answer: str, reference: str) -> bool | None:
     try:
         found = number(found_number.value) if found_number is not None else read_value(answer)
         return _same(found, wanted)
+    except TooLargeError:
+        return False
     except UnreadableError:
         return None if _symbols(answer) else False
 
