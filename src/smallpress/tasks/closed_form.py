@@ -26,8 +26,8 @@ class UnreadableError(ValueError):
     """The text is no closed form; the message says why."""
 
 
-class TooLargeError(UnreadableError):
-    """Larger than any reference: not worth a computer algebra system's time."""
+class NoValueError(UnreadableError):
+    """It has none that a reference could have: a division by zero, or a number too large to write."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Form:
 
     def __truediv__(self, other: Form) -> Form:
         if not other.over:
-            raise UnreadableError("divides by zero")
+            raise NoValueError("divides by zero")
         return Form(_product(self.over, other.under), _product(self.under, other.over))
 
     @property
@@ -92,7 +92,7 @@ class Form:
 
 def number(value: int | Fraction) -> Form:
     if max(Fraction(value).numerator.bit_length(), Fraction(value).denominator.bit_length()) > MAX_BITS:
-        raise TooLargeError("too large a number")
+        raise NoValueError("too large a number")
     return Form({ONE: Fraction(value)} if value else {}, {ONE: Fraction(1)})
 
 
@@ -128,7 +128,7 @@ def power(base: Form, exponent: Form) -> Form:
         value = base.value
         bits = 0 if value is None else max(value.numerator.bit_length(), value.denominator.bit_length())
         if value is None or bits * abs(by.numerator) > MAX_BITS:
-            raise TooLargeError("too large a power")
+            raise NoValueError("too large a power")
         raised = number(value ** abs(by.numerator))
     else:
         raised = number(1)
@@ -151,7 +151,7 @@ def _sum(a: Polynomial, b: Polynomial) -> Polynomial:
 
 def _product(a: Polynomial, b: Polynomial) -> Polynomial:
     if len(a) * len(b) > MAX_TERMS * 4:
-        raise TooLargeError("too many terms")
+        raise NoValueError("too many terms")
     total: Polynomial = {}
     for one, one_factor in a.items():
         for other, other_factor in b.items():
@@ -163,10 +163,10 @@ def _product(a: Polynomial, b: Polynomial) -> Polynomial:
 def _bounded(polynomial: Polynomial) -> Polynomial:
     kept = {monomial: factor for monomial, factor in polynomial.items() if factor}
     if len(kept) > MAX_TERMS:
-        raise TooLargeError("too many terms")
+        raise NoValueError("too many terms")
     for factor in kept.values():
         if factor.numerator.bit_length() > MAX_BITS or factor.denominator.bit_length() > MAX_BITS:
-            raise TooLargeError("too large a number")
+            raise NoValueError("too large a number")
     return kept
 
 
@@ -178,7 +178,7 @@ def _times(a: Monomial, b: Monomial) -> tuple[Monomial, int]:
     for name, exponent in b[1]:
         powers[name] = powers.get(name, 0) + exponent
         if powers[name] > 2 * MAX_POWER:
-            raise TooLargeError("too large a power")
+            raise NoValueError("too large a power")
     if "i" in powers:
         factor *= -1 if powers["i"] % 4 > 1 else 1
         powers["i"] %= 2
@@ -188,7 +188,7 @@ def _times(a: Monomial, b: Monomial) -> tuple[Monomial, int]:
 def _square_free(n: int) -> tuple[int, int]:
     """(a, b) with n = a^2 b and b square-free."""
     if n > MAX_RADICAND:
-        raise TooLargeError("too large a number under a root")
+        raise NoValueError("too large a number under a root")
     whole, free, divisor = 1, 1, 2
     while divisor * divisor <= n:
         exponent = 0

@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-from smallpress.tasks.closed_form import Form, TooLargeError, UnreadableError, function, letter, number, power, root
+from smallpress.tasks.closed_form import Form, NoValueError, UnreadableError, function, letter, number, power, root
 
 MAX_CHARS = 400
 MAX_DEPTH = 24
@@ -59,7 +59,7 @@ def read_formula(text: str) -> Form:
     True
     """
     if len(text) > MAX_CHARS:
-        raise TooLargeError("too long")
+        raise NoValueError("too long")
     parser = _Parser(tokens(text))
     if not parser.tokens:
         raise UnreadableError("empty")
@@ -102,7 +102,7 @@ class _Parser:
     def sum(self) -> Form:
         self.depth += 1
         if self.depth > MAX_DEPTH:
-            raise TooLargeError("too deep")
+            raise NoValueError("too deep")
         form = self._signed()
         while self._next() in ("+", "-"):
             form = form + self.product() if self._take() == "+" else form - self.product()
@@ -233,5 +233,5 @@ def _factorial(form: Form) -> Form:
     if value is None:
         return function("factorial", form)
     if value.denominator != 1 or not 0 <= value <= 100:
-        raise TooLargeError("too large a factorial")
+        raise NoValueError("too large a factorial")
     return number(math.factorial(value.numerator))

@@ -11,16 +11,20 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from smallpress.tasks.answers import MAX_ANSWER_CHARS, clean, equal
-from smallpress.tasks.closed_form import Form, TooLargeError, UnreadableError, letter, number
+from smallpress.tasks.closed_form import Form, NoValueError, UnreadableError, letter, number
 from smallpress.tasks.exact import read_number
 from smallpress.tasks.formula import read_formula
 
 _HEDGES = re.compile(
     r"\b(?:or|and|either|neither|not|no|maybe|perhaps|possibly|probably|about|around|approximately|approx|roughly|almost"
-    r"|nearly|between|unless|unknown|any|nan|inf)\b|\\(?:approx|sim|simeq|neq|ne|pm|mp|vee|lor|cup)\b|[\u2248?\u2260\u00b1;~]"
+    r"|nearly|between|unless|unknown|any|nan|inf)\b|\\(?:approx|sim|simeq|neq|ne|pm|mp|vee|lor|cup)\b|[\u2248?\u2260\u00b1;]|^\W*~"
     r"|\n",
     re.IGNORECASE,
 )
+_COMMAND = re.compile(r"\\(?!text|mathrm|mbox|boxed|input|write|def|csname)[a-z]{2,}", re.IGNORECASE)
+_SIGN = re.compile(r"[\\^_=<>(\[+*/|]")
+_FORMAL = re.compile(r"[^'\"`#@\n\u200b-\u202e]*")
+_WORD = re.compile(r"[a-zA-Z]{4,}")
 _WORDS = re.compile(r"(?<![a-zA-Z\\])[a-zA-Z]{4,}")
 _MAX_WORDS = 4  # of a unit; more are prose
 _UNIT = re.compile(
@@ -60,25 +64,22 @@ def same(answer: str, reference: str) -> bool | None:
     if len(answer) > MAX_ANSWER_CHARS:
         return False
     answer, reference = (re.sub(r",\\!\s*", ",", text) for text in (answer, reference))  # 11,\! 111 is one number
-    if equal(answer, reference):
-        return True
     if hedges(answer, reference):
         return False
-    wanted_number = read_number(clean(reference))
-    found_number = read_number(clean(answer))
+    if equal(answer, reference):
+        return True
+    wanted_number, found_number = read_number(clean(reference)), read_number(clean(answer))
     if wanted_number is not None and found_number is not None:
         return found_number.same(wanted_number)
     try:
         wanted: Value = number(wanted_number.value) if wanted_number is not None else read_value(reference)
-    except UnreadableError:
-        return None if _symbols(reference) and _symbols(answer) else False
-    try:
-        found = number(found_number.value) if found_number is not None else read_value(answer)
+        found: Value = number(found_number.value) if found_number is not None else read_value(answer)
         return _same(found, wanted)
-    except TooLargeError:
+    except NoValueError:
         return False
     except UnreadableError:
-        return None if _symbols(answer) else False
+        computes = _COMMAND.search(answer) if wanted_number is not None else _SIGN.search(answer)
+        return None if computes and _FORMAL.fullmatch(answer) and not _WORD.search(_without_commands(answer)) else False
 
 
 def hedges(answer: str, reference: str) -> bool:
@@ -226,11 +227,6 @@ def _many(reference: str) -> bool:
         return isinstance(read_value(reference), Collection)
     except UnreadableError:
         return False
-
-
-def _symbols(text: str) -> bool:
-    """Whether it looks like mathematics at all."""
-    return bool(re.search(r"[\\^_=<>(\[+*/|]", text))
 
 
 def _without_commands(text: str) -> str:

@@ -33,6 +33,7 @@ class MathVerify:
     def __init__(self, seconds: float = SECONDS) -> None:
         self._seconds = seconds
         self._process: subprocess.Popen[bytes] | None = None
+        self._ready = False
 
     @staticmethod
     def installed() -> str | None:
@@ -66,24 +67,34 @@ class MathVerify:
             _end(process)
 
     def _running(self) -> subprocess.Popen[bytes]:
-        if self._process is not None and self._process.poll() is None:
-            return self._process
-        self.close()
+        """The process, once it is ready."""
+        if self._process is None or self._process.poll() is not None:
+            self.close()
+            self._start()
+        process = self._process
+        assert process is not None
+        if not self._ready:
+            self._line(process, START_SECONDS)
+            self._ready = True
+        return process
+
+    def _start(self) -> None:
         command = [sys.executable, "-I", str(WORKER)]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env={}, cwd="/"
         )
         weakref.finalize(self, _end, self._process)
-        self._line(self._process, START_SECONDS)
-        return self._process
 
     def _line(self, process: subprocess.Popen[bytes], seconds: float) -> bytes:
-        """What the process says next; it is killed where it says nothing."""
+        """What the process says next. Where it says nothing it is killed, and the next one started at once."""
         assert process.stdout is not None
         ready, _, _ = select.select([process.stdout], [], [], seconds)
         line = process.stdout.readline() if ready else b""
         if not line.endswith(b"\n"):
             self.close()
+            if self._ready:
+                self._start()
+            self._ready = False
             raise CheckerError("math-verify ended by itself" if ready else f"no verdict within {seconds:g} s")
         return line
 
