@@ -79,6 +79,7 @@ class MathVerify:
         return process
 
     def _start(self) -> None:
+        self._ready = False
         command = [sys.executable, "-I", str(WORKER)]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env={}, cwd="/"
@@ -94,7 +95,6 @@ class MathVerify:
             self.close()
             if self._ready:
                 self._start()
-            self._ready = False
             raise CheckerError("math-verify ended by itself" if ready else f"no verdict within {seconds:g} s")
         return line
 
