@@ -17,10 +17,13 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import get_args
 
+from smallpress.benchmarks.benchmark import Benchmark
 from smallpress.benchmarks.table import open_benchmark
 from smallpress.evaluate.intervals import wilson
 from smallpress.evaluate.problems import from_benchmark
+from smallpress.tasks.example import Example, Reading
 
 DATA = Path(__file__).resolve().parents[1] / "shared" / "data"
 LAST_NUMBER = r"(-?[$0-9.,]{2,})|(-?[0-9]+)"
@@ -53,24 +56,40 @@ def smallpress(*words: object) -> None:
     subprocess.run([sys.executable, "-m", "smallpress.cli.main", *map(str, words)], check=True)
 
 
-def ours(out: Path, words: list[object]) -> dict[str, bool]:
-    smallpress("eval", *words, "--out", out)
-    return {one["prompt"]: one["answers"][0]["correct"] for one in json.loads(out.read_text())["problems"]}
+Found = dict[str, dict[str, bool]]
+"""Reading -> prompt -> right."""
 
 
-def theirs(python: Path, url: str, model: str, folder: Path, n_at_once: int) -> dict[str, dict[str, bool]]:
-    """Filter -> prompt -> right, out of the samples that lm-eval logs."""
+def ours(out: Path, benchmark: Benchmark, examples: list[Example], words: list[object]) -> Found:
+    """What `smallpress eval` wrote, read both ways: the answers are the same."""
+    if not out.exists():
+        smallpress("eval", *words, "--out", out)
+    written = json.loads(out.read_text())["problems"]
+    texts = {one["prompt"]: one["answers"][0]["text"] for one in written}
+    return {
+        how: {one.prompt: benchmark.check(one, texts[one.prompt], how).correct for one in examples}
+        for how in get_args(Reading)
+    }
+
+
+def theirs(python: Path, url: str, model: str, folder: Path, n_at_once: int) -> Found:
+    """Out of the samples that lm-eval logs, unless they are there already."""
+    if not (folder / "theirs").exists():
+        _run_lm_eval(python, url, model, folder, n_at_once)
+    found: Found = {}
+    for line in next(folder.glob("theirs/**/samples_*.jsonl")).read_text().splitlines():
+        sample = json.loads(line)
+        found.setdefault(sample["filter"], {})[sample["doc"]["question"]] = bool(sample["exact_match"])
+    return found
+
+
+def _run_lm_eval(python: Path, url: str, model: str, folder: Path, n_at_once: int) -> None:
     settings = f"model={model},base_url={url}/chat/completions,num_concurrent={n_at_once},tokenized_requests=False"
     command = [python, "-m", "lm_eval", "--model", "local-chat-completions", "--model_args", settings]
     command += ["--tasks", "ours", "--include_path", folder, "--apply_chat_template"]
     command += ["--output_path", folder / "theirs", "--log_samples"]
     quiet = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "hf"), "OPENAI_API_KEY": "none"}
     subprocess.run(list(map(str, command)), check=True, env=quiet, stdout=sys.stderr)
-    found: dict[str, dict[str, bool]] = {}
-    for line in next(folder.glob("theirs/**/samples_*.jsonl")).read_text().splitlines():
-        sample = json.loads(line)
-        found.setdefault(sample["filter"], {})[sample["doc"]["question"]] = bool(sample["exact_match"])
-    return found
 
 
 def started(model: str) -> tuple[subprocess.Popen[str], str]:
@@ -101,36 +120,35 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=60)
     parser.add_argument("--max-tokens", type=int, default=200)
     parser.add_argument("--at-once", type=int, default=16)
+    parser.add_argument("--folder", type=Path, help="keep answers here; those that are there are not asked again")
     parser.add_argument("--local", action="store_true")
     asked = parser.parse_args()
-    examples = from_benchmark(open_benchmark(asked.bench), asked.data, asked.n).examples
-    words: list[object] = [
-        "--bench",
-        asked.bench,
-        "--data",
-        asked.data,
-        "--n",
-        asked.n,
-        "--max-tokens",
-        asked.max_tokens,
-    ]
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        lines = [json.dumps({"question": one.prompt, "answer": one.reference.replace(",", "")}) for one in examples]
-        (folder / "questions.jsonl").write_text("\n".join(lines) + "\n")
-        (folder / "ours.yaml").write_text(json.dumps(task(folder / "questions.jsonl", asked.max_tokens)))
-        server, url = started(asked.model)
-        try:
-            there = theirs(asked.lm_eval, url, "tested", folder, asked.at_once)
-            client = ["tested", "--endpoint", url, "--at-once", asked.at_once, *words]
-            here = {how: ours(folder / f"{how}.json", [*client, "--reading", how]) for how in there}
-        finally:
-            server.terminate()
-            server.wait()
-        if asked.local:
-            engine = [asked.model, "--offline", *words, "--reading", "lenient"]
-            here["lenient, no server"] = ours(folder / "local.json", engine)
-            there["lenient, no server"] = there["lenient"]
+    benchmark = open_benchmark(asked.bench)
+    examples = list(from_benchmark(benchmark, asked.data, asked.n).examples)
+    words: list[object] = ["--bench", asked.bench, "--data", asked.data, "--n", asked.n]
+    words += ["--max-tokens", asked.max_tokens]
+    folder = asked.folder or Path(tempfile.mkdtemp(prefix="lm_eval-"))
+    folder.mkdir(exist_ok=True)
+    print(f"everything is kept in {folder}", file=sys.stderr)
+    lines = [json.dumps({"question": one.prompt, "answer": one.reference.replace(",", "")}) for one in examples]
+    (folder / "questions.jsonl").write_text("\n".join(lines) + "\n")
+    (folder / "ours.yaml").write_text(json.dumps(task(folder / "questions.jsonl", asked.max_tokens)))
+    server, url = started(asked.model)
+    try:
+        there = theirs(asked.lm_eval, url, "tested", folder, asked.at_once)
+        client = ["tested", "--endpoint", url, "--at-once", asked.at_once, *words]
+        here = ours(folder / "ours.json", benchmark, examples, client)
+    finally:
+        server.terminate()
+        server.wait()
+    show(here, there)
+    if asked.local:
+        here = ours(folder / "local.json", benchmark, examples, [asked.model, "--offline", *words])
+        print("\nThe engine without a server:")
+        show(here, there)
+
+
+def show(here: Found, there: Found) -> None:
     print("\n| reading | ours | lm-eval | agree |\n|---|---|---|---|")
     for how, right in here.items():
         cells = []
