@@ -168,10 +168,10 @@ def random_answers(n: int, golds: list[str], dice: random.Random) -> Iterator[tu
         yield "".join(letters), gold, False
 
 
-def attack(golds: list[str], n_random: int, dice: random.Random) -> None:
+def attack(golds: list[str], n_random: int, dice: random.Random, own_path_only: bool) -> None:
     seen: list[str] = []
     own, full = open_benchmark("jsonl"), open_benchmark("jsonl", MathVerify())
-    for bench in (own, full):  # starts its process, and imports what it needs
+    for bench in (own,) if own_path_only else (own, full):  # starts its process, and imports what it needs
         bench.check(example("1"), r"\boxed{\sin x}")
     watching = True
 
@@ -184,7 +184,7 @@ def attack(golds: list[str], n_random: int, dice: random.Random) -> None:
     attacks += [(text, "42", True) for text in LONG]
     slowest, most_cpu, hedges_right, n_errors, accepted = (0.0, ""), 0.0, [], 0, []
     for i, (text, gold, hedge) in enumerate([*random_answers(n_random, golds, dice), *attacks]):
-        asks = i >= n_random or i % 500 == 0
+        asks = not own_path_only and (i >= n_random or i % 500 == 0)
         began, cpu = time.perf_counter(), time.process_time()
         verdict = (full if asks else own).check(example(gold), rf"so \boxed{{{text}}}")
         slowest = max(slowest, (time.perf_counter() - began, text[:60]))
@@ -214,6 +214,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--random", type=int, default=100_000)
+    parser.add_argument("--part", choices=("attack", "agreement", "both"), default="both")
+    parser.add_argument("--own", action="store_true", help="attack our own path only, without math-verify's process")
     parser.add_argument("--golds", type=int, default=10_000, help="different gold answers of each set, at most")
     asked = parser.parse_args()
     dice = random.Random(0)
@@ -221,9 +223,11 @@ def main() -> None:
     cmath = open_benchmark("cmath").read(asked.data / "cmath" / "cmath_dev.jsonl")
     golds = [sorted({example.reference.replace(",", "") for example in part}) for part in (gsm8k, cmath)]
     golds = [dice.sample(part, min(asked.golds, len(part))) for part in golds]
-    attack(golds[0] + golds[1], asked.random, dice)
-    agreement("GSM8K", golds[0], ENGLISH, dice)
-    agreement("CMATH", golds[1], ENGLISH | CHINESE, dice)
+    if asked.part != "agreement":
+        attack(golds[0] + golds[1], asked.random, dice, asked.own)
+    if asked.part != "attack":
+        agreement("GSM8K", golds[0], ENGLISH, dice)
+        agreement("CMATH", golds[1], ENGLISH | CHINESE, dice)
 
 
 if __name__ == "__main__":
