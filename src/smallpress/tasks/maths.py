@@ -17,7 +17,7 @@ from smallpress.tasks.formula import read_formula
 
 _HEDGES = re.compile(
     r"\b(?:or|and|either|neither|not|no|maybe|perhaps|possibly|probably|about|around|approximately|approx|roughly|almost"
-    r"|nearly|between|unless|unknown|any|nan|inf)\b|\\(?:approx|sim|simeq|neq|ne|pm|mp|vee|lor|cup)\b|[\u2248?\u2260\u00b1;]|^\W*~"
+    r"|nearly|between|unless|unknown|any|nan|inf)\b|\\(?:approx|sim|simeq|neq|ne|pm|mp|vee|lor|cup)\b|[\u2248?\u2260\u00b1]|(?<!\\);|^\W*~"
     r"|\n",
     re.IGNORECASE,
 )
