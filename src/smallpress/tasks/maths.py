@@ -98,10 +98,8 @@ def read_value(text: str) -> Value:
     text = _bare(text)
     if text.startswith(r"\{") and text.endswith(r"\}"):
         return Collection("{}", tuple(read_value(part) for part in _split(text[2:-2], ",") if part.strip()))
-    members = [
-        part for chunk in re.split(r"\bor\b|\band\b|\\text\{ ?(?:or|and) ?\}|;", text) for part in _split(chunk, ",")
-    ]
-    members = [member for member in members if member.strip()]
+    chunks = re.split(r"\\text\{ ?(?:or|and) ?\}|\bor\b|\band\b|(?<!\\);", text)
+    members = [part for chunk in chunks for part in _split(chunk, ",") if part.strip()]
     if len(members) > 1:
         if any(re.fullmatch(r"\s*[0-9]{3}", member) for member in members[1:]) and "{,}" in text:
             raise UnreadableError("has commas of two kinds")
