@@ -42,5 +42,5 @@ $(READY): pyproject.toml
 	  "$$python" -m venv --clear .venv; \
 	fi
 	@echo 'installing into .venv: about 1.3 GB with torch, some minutes'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[train,serve,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[train,serve,math,dev]'
 	@touch $@

@@ -7,6 +7,7 @@ The rooms, lowest first; a room imports only from lower layers:
     1  tasks      questions a program can check, and the checkers
     1  lowbit     number formats: blocks of low-bit codes with a scale
     2  model      ids in, logits out
+    2  benchmarks published benchmarks: how each is read, asked and judged
     3  optim      gradients in, better weights out
     3  weights    model references, GGUF and safetensors, the one table of foreign names
     4  engine     requests in, ids out: scheduler, pages, sampler, runners

@@ -9,6 +9,7 @@ LAYERS = {
     "tokenizer": 1,
     "tasks": 1,
     "lowbit": 1,
+    "benchmarks": 2,
     "model": 2,
     "optim": 3,
     "weights": 3,

@@ -23,6 +23,15 @@ ONE_LINE_ERRORS = [
     (["--compare", "no-such.json"], "no-such.json"),
     (["--out", "no-such-folder/out.json"], "no-such-folder is not a folder"),
     (["--n", "1"], "there-is-no-model does not exist"),
+    (["--bench", "gsm8"], "did you mean gsm8k?"),
+    (["--bench", "gsm8k"], "--bench gsm8k needs --data"),
+    (["--bench", "humaneval", "--data", "a"], "no sandbox"),
+    (["--max-tokens", "0"], "--max-tokens is 0"),
+    (["--thinking", "-1"], "--thinking is -1"),
+    (["--thinking", "9", "--template", "all"], "--template all has no --thinking"),
+    (["--corpus", "no-such-corpus", "--n", "1"], "no-such-corpus"),
+    (["--endpoint", "nonsense", "--n", "1"], "nonsense is no address"),
+    (["--endpoint", "http://127.0.0.1:9/v1", "--template", "r1_zero", "--n", "1"], "an endpoint is asked as a chat"),
 ]
 
 

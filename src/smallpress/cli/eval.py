@@ -8,28 +8,24 @@ from cyclopts import Parameter
 
 from smallpress.cli.table import table
 from smallpress.run.errors import UserError
-from smallpress.run.progress import Progress
 
 if TYPE_CHECKING:
-    from smallpress.cli.open_engine import Auto, NumberFormat
-    from smallpress.engine.engine import Engine
-    from smallpress.evaluate.baseline import Baseline
-    from smallpress.evaluate.problems import Problems
-    from smallpress.evaluate.result import Result, Sampling
-    from smallpress.evaluate.tables import Grid
-    from smallpress.tokenizer.tokenizer import Tokenizer
-
-ROOM_FOR_TEMPLATE = 256  # tokens
-MAX_RUNNING = 256
+    from smallpress.evaluate.result import Sampling
 
 
 def eval(
-    model: Annotated[str, Parameter(help="A folder, a .gguf file, a name of the catalogue, or org/name.")],
+    model: Annotated[
+        str, Parameter(help="A folder, a .gguf file, a name of the catalogue, org/name, or its name at --endpoint.")
+    ],
     /,
     *,
     tasks: Annotated[
         str, Parameter(help="Families of questions, each with a level, levels, or all it has.")
     ] = "chained_sum:3-5,word_problem",
+    bench: Annotated[
+        str | None,
+        Parameter(help="A benchmark, read from --data: gsm8k, math500, mmlu and others; see the docs."),
+    ] = None,
     data: Annotated[Path | None, Parameter(help="Questions of a file instead: GSM8K, SVAMP or JSON lines.")] = None,
     held_out: Annotated[bool, Parameter(negative="", help="Of --data, only what training on it leaves out.")] = False,
     n: Annotated[int | None, Parameter(help="Questions in all; by default 200, or the whole file.")] = None,
@@ -43,7 +39,17 @@ def eval(
     samples: Annotated[int | None, Parameter(help="Answers a question; by default 1, with --template all 4.")] = None,
     temperature: Annotated[float | None, Parameter(help="0 is greedy; by default 0 for 1 sample, else 0.6.")] = None,
     top_p: Annotated[float, Parameter(help="Draw from the likeliest tokens that make up this much.")] = 0.95,
-    max_tokens: Annotated[int, Parameter(help="The longest answer, thinking included.")] = 256,
+    max_tokens: Annotated[
+        int | None, Parameter(help="The longest answer, thinking included; by default 256, or the benchmark's.")
+    ] = None,
+    thinking: Annotated[int | None, Parameter(help="Tokens to think at most; then the model has to answer.")] = None,
+    endpoint: Annotated[
+        str | None, Parameter(help="Ask a server's chat API instead, at an address such as http://127.0.0.1:8000/v1.")
+    ] = None,
+    at_once: Annotated[int, Parameter(help="Questions the endpoint is asked at a time.")] = 8,
+    corpus: Annotated[
+        Path | None, Parameter(help="Texts the model may have learnt from: say which questions they hold.")
+    ] = None,
     dtype: Annotated[
         Literal["auto", "int4", "int8", "bfloat16", "float32"],
         Parameter(help="auto: int8, or the file's own 4 bits where few run; float32 needs torch."),
@@ -57,7 +63,9 @@ def eval(
     """Measure a model on held-out questions, with intervals.
 
     One answer a question gives greedy accuracy; several, drawn at T 0.6, give pass@1, pass@k and the majority's cons@k.
+    With --out, answers are kept as they come: the same command goes on where it was stopped.
     """
+    from smallpress.cli.sitting import Sitting, questions
     from smallpress.evaluate.baseline import load_result
     from smallpress.evaluate.compare import check_same_questions
     from smallpress.evaluate.compare import compare as compare_results
@@ -66,20 +74,25 @@ def eval(
 
     if out is not None and not out.absolute().parent.is_dir():
         raise UserError(f"{out.parent} is not a folder", "make it, or choose another --out")
-    sampling = _sampling(samples, temperature, top_p, max_tokens, seed, every_way=template == "all")
-    problems = _problems(tasks, data, held_out, n, seed)
+    asked = questions(tasks, bench, data, held_out, n, seed, corpus)
+    every_way = template == "all"
+    max_tokens = asked.max_tokens if max_tokens is None else max_tokens
+    sampling = _sampling(samples, temperature, top_p, max_tokens, seed, thinking, every_way)
     old = load_result(compare) if compare else None
     if old is not None:
-        check_same_questions(old.problem_set, problem_set(problems.examples))
+        check_same_questions(old.problem_set, problem_set(asked.problems.examples))
 
-    engine, tokenizer = _open(model, offline, problems, sampling, dtype)
-    document, result, grid = _measure(engine, tokenizer, problems, sampling, template, reading, model)
+    kept_in = out.with_name(f"{out.name}.answers") if out is not None else None
+    sitting = Sitting(model, asked, sampling, template, reading, kept_in)
+    document, result, grid = sitting.of_endpoint(endpoint, at_once) if endpoint else sitting.of_local(offline, dtype)
     comparison = compare_results(old, result) if old is not None else None
     grids = [grid, comparison_grid(comparison)] if comparison is not None else [grid]
     try:
         if out is not None:
             save_json(out, document)
             print(f"written to {out}", file=sys.stderr)
+        if kept_in is not None:
+            kept_in.unlink(missing_ok=True)
     finally:  # a full disk must not take the numbers with it
         if json:
             print((comparison or document).model_dump_json(by_alias=True, indent=1))
@@ -88,7 +101,13 @@ def eval(
 
 
 def _sampling(
-    samples: int | None, temperature: float | None, top_p: float, max_tokens: int, seed: int, every_way: bool
+    samples: int | None,
+    temperature: float | None,
+    top_p: float,
+    max_tokens: int,
+    seed: int,
+    thinking: int | None,
+    every_way: bool,
 ) -> "Sampling":
     from pydantic import ValidationError
 
@@ -99,87 +118,13 @@ def _sampling(
         temperature = 0.6 if every_way or samples > 1 else 0.0
     if every_way and temperature == 0.0:
         raise UserError("--template all draws samples beside the greedy answer", "give a --temperature above 0")
+    if every_way and thinking is not None:
+        raise UserError("--template all has no --thinking", "bound the thinking of one way of asking")
     try:
-        return Sampling(samples=samples, temperature=temperature, top_p=top_p, max_tokens=max_tokens, seed=seed)
+        return Sampling(
+            samples=samples, temperature=temperature, top_p=top_p, max_tokens=max_tokens, seed=seed, thinking=thinking
+        )
     except ValidationError as error:
         first = error.errors()[0]
         option = f"--{str(first['loc'][0]).replace('_', '-')}"
         raise UserError(f"{option} is {first['input']}", first["msg"].lower()) from error
-
-
-def _problems(tasks: str, data: Path | None, held_out_only: bool, n: int | None, seed: int) -> "Problems":
-    from smallpress.evaluate.problems import from_file, held_out
-    from smallpress.tasks.mixture import parse_mixture
-
-    if n is not None and n < 1:
-        raise UserError(f"--n is {n}", "ask at least 1 question")
-    if data is not None:
-        return from_file(data, n, seed, held_out_only)
-    if held_out_only:
-        raise UserError("--held-out chooses among the questions of --data", "leave it out: --tasks are always held out")
-    return held_out(parse_mixture(tasks), n, seed)
-
-
-def _open(
-    model: str, offline: bool, problems: "Problems", sampling: "Sampling", dtype: "NumberFormat | Auto"
-) -> tuple["Engine", "Tokenizer"]:
-    """An engine with room for as many questions at once as memory allows."""
-    from smallpress.cli.open_engine import open_engine
-    from smallpress.weights.load import open_model
-    from smallpress.weights.reference import resolve
-
-    files = open_model(resolve(model, offline))
-    tokenizer = files.tokenizer()
-    longest = max(len(tokenizer.encode(example.prompt)) for example in problems.examples)
-    n_running = min(MAX_RUNNING, len(problems.examples) * sampling.samples)
-    tokens_each = longest + ROOM_FOR_TEMPLATE + sampling.max_tokens
-    return open_engine(files, dtype, n_running, tokens_each), tokenizer
-
-
-def _measure(
-    engine: "Engine",
-    tokenizer: "Tokenizer",
-    problems: "Problems",
-    sampling: "Sampling",
-    template: str,
-    reading: Literal["strict", "lenient"],
-    model: str,
-) -> tuple["Result | Baseline", "Result", "Grid"]:
-    """What --out writes, the one result of it that stands for the model, and the table."""
-    from smallpress.evaluate.baseline import answers_needed, baseline
-    from smallpress.evaluate.evaluate import evaluate
-    from smallpress.evaluate.tables import baseline_grid, result_grid
-    from smallpress.tasks.worked import worked_example
-
-    n = len(problems.examples)
-    if template == "all":
-        with Progress(f"asking {model}", total=answers_needed(n, sampling.samples), unit="answers") as progress:
-            found = baseline(
-                engine,
-                tokenizer,
-                problems.examples,
-                problems.tasks,
-                worked_example,
-                model,
-                samples=sampling.samples,
-                temperature=sampling.temperature,
-                top_p=sampling.top_p,
-                max_tokens=sampling.max_tokens,
-                seed=sampling.seed,
-                on_answer=progress.advance,
-            )
-        return found, found.result, baseline_grid(found.results, found.best)
-    with Progress(f"asking {model}", total=n * sampling.samples, unit="answers") as progress:
-        result = evaluate(
-            engine,
-            tokenizer,
-            problems.examples,
-            problems.tasks,
-            template,
-            sampling,
-            reading,
-            model,
-            worked_example,
-            on_answer=progress.advance,
-        )
-    return result, result, result_grid(result)

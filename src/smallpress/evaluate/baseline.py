@@ -6,7 +6,7 @@ greedy accuracy is the baseline. Picking the best of several on the held-out pro
 so it errs against us.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Final, Literal, Self, get_args
 
@@ -14,8 +14,11 @@ from pydantic import Field, model_validator
 
 from smallpress.engine.engine import Engine
 from smallpress.evaluate.evaluate import Shown, ask, judge
-from smallpress.evaluate.result import Frozen, Result, Sampling, read_json, validated
-from smallpress.tasks.task import Example, Reading, Task
+from smallpress.evaluate.intervals import Frozen
+from smallpress.evaluate.result import Result, Sampling, read_json, validated
+from smallpress.evaluate.store import AnswerStore
+from smallpress.tasks.check import Checker
+from smallpress.tasks.task import Example, Reading
 from smallpress.tokenizer.prompts import PROMPT_FORMS
 from smallpress.tokenizer.tokenizer import Tokenizer
 
@@ -46,7 +49,7 @@ def baseline(
     engine: Engine,
     tokenizer: Tokenizer,
     examples: Sequence[Example],
-    tasks: Mapping[str, Task],
+    tasks: Mapping[str, Checker],
     shown: Shown,
     model: str = "model",
     samples: int = 4,
@@ -55,6 +58,9 @@ def baseline(
     max_tokens: int = 256,
     seed: int = 0,
     on_answer: Callable[[], None] = lambda: None,
+    store: AnswerStore | None = None,
+    seen: Set[str] | None = None,
+    checker: str = "",
 ) -> Baseline:
     """Three forms, each asked greedily and `samples` times at `temperature`, each read strictly and leniently.
 
@@ -66,8 +72,8 @@ def baseline(
             Sampling(max_tokens=max_tokens, seed=seed),
             Sampling(samples=samples, temperature=temperature, top_p=top_p, max_tokens=max_tokens, seed=seed),
         ):
-            answered = ask(engine, tokenizer, examples, name, sampling, shown, on_answer)
-            results += [judge(answered, tasks, reading, model) for reading in get_args(Reading)]
+            answered = ask(engine, tokenizer, examples, name, sampling, shown, on_answer, store)
+            results += [judge(answered, tasks, reading, model, checker, seen) for reading in get_args(Reading)]
     greedy = [i for i, result in enumerate(results) if result.sampling.greedy]
     best = max(greedy, key=lambda i: results[i].overall.accuracy.value)
     return Baseline(model=model, best=best, results=tuple(results))

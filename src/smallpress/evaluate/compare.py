@@ -5,8 +5,8 @@ from typing import Final, Literal
 
 from pydantic import Field
 
-from smallpress.evaluate.intervals import Estimate, mean_share, paired_difference
-from smallpress.evaluate.result import BOOTSTRAP_SEED, Frozen, Problem, Result, identity, steps_name
+from smallpress.evaluate.intervals import Estimate, Frozen, mean_share, paired_difference
+from smallpress.evaluate.result import BOOTSTRAP_SEED, Problem, Result, identity, steps_name
 from smallpress.run.errors import UserError
 
 COMPARISON_SCHEMA: Final = "smallpress.comparison/1"

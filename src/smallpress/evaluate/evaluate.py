@@ -6,20 +6,25 @@ questions of the share of right samples, cons@k the majority's answer; greedy be
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
+from contextlib import closing
 from dataclasses import dataclass
 
 from smallpress.engine.engine import Engine
-from smallpress.engine.request import Completion, Request, SamplingParams
+from smallpress.engine.request import SamplingParams
+from smallpress.evaluate.completions import Wanted, answers_of
 from smallpress.evaluate.result import Answer, Problem, Result, Sampling
+from smallpress.evaluate.store import AnswerStore, Said, answer_key
 from smallpress.run.errors import UserError
 from smallpress.run.seeds import derive_seed
-from smallpress.tasks.task import Example, Reading, Task
+from smallpress.tasks.check import Checker
+from smallpress.tasks.task import Example, Reading, Verdict
 from smallpress.tokenizer.prompts import encode_prompt, prompt_form
-from smallpress.tokenizer.streaming import StopStrings
+from smallpress.tokenizer.thinking import opens_thinking
 from smallpress.tokenizer.tokenizer import Tokenizer
 
-END = "</answer>"
+ERROR_SHARE = 0.01
+"""Of answers on which the checker may come to no finding; one is borne in any case."""
 
 Shown = Callable[[Example], tuple[str, str]]
 """The worked question and completion that the form "r1_zero_example" puts before a question."""
@@ -27,7 +32,7 @@ Shown = Callable[[Example], tuple[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """Completions not yet judged: `texts[i]` are those of `examples[i]`, cut where their form ends.
+    """Completions not yet judged: `said[i]` are those of `examples[i]`, cut where their form ends.
 
     `opened[i]`: the prompt ended in <think>, so the completion begins inside the thinking.
     """
@@ -35,9 +40,7 @@ class Answered:
     examples: Sequence[Example]
     form: str
     sampling: Sampling
-    texts: Sequence[Sequence[str]]
-    n_tokens: Sequence[Sequence[int]]
-    truncated: Sequence[Sequence[bool]]
+    said: Sequence[Sequence[Said]]
     opened: Sequence[bool]
     seconds: float
 
@@ -46,7 +49,7 @@ def evaluate(
     engine: Engine,
     tokenizer: Tokenizer,
     examples: Sequence[Example],
-    tasks: Mapping[str, Task],
+    tasks: Mapping[str, Checker],
     form: str = "chat",
     sampling: Sampling | None = None,
     reading: Reading = "strict",
@@ -71,57 +74,59 @@ def ask(
     sampling: Sampling,
     shown: Shown | None = None,
     on_answer: Callable[[], None] = lambda: None,
+    store: AnswerStore | None = None,
 ) -> Answered:
-    """Every question `sampling.samples` times, all in the engine at once, so that batch and prefix sharing are full."""
+    """Every question `sampling.samples` times, all in the engine at once, so that batch and prefix sharing are full.
+
+    What the store holds is not asked again, and what is asked is put there.
+    """
     if not examples:
         raise UserError("there is no question to ask", "give --n of at least 1, or a file with questions")
-    stops = prompt_form(form).stops
     began = time.perf_counter()
     shown = shown if prompt_form(form).with_example else None
     prompts = [tuple(encode_prompt(tokenizer, form, one.prompt, shown and shown(one))) for one in examples]
-    stoppers = [StopStrings(tokenizer, stops) for _ in range(len(examples) * sampling.samples)]
-    asked = [(prompt, one, i) for prompt, one in zip(prompts, examples, strict=True) for i in range(sampling.samples)]
-    requests = [
-        Request(prompt, _params(sampling, one, i), tokenizer.eos_ids, stopper, group=(one.family, one.key))
-        for (prompt, one, i), stopper in zip(asked, stoppers, strict=True)
-    ]
-    completions = _run(engine, requests, on_answer)
-    texts = [_text(stopper) for stopper in stoppers]
-    k = sampling.samples
-    rows = [slice(i, i + k) for i in range(0, len(completions), k)]
-    return Answered(
-        examples=examples,
-        form=form,
-        sampling=sampling,
-        texts=[texts[row] for row in rows],
-        n_tokens=[[len(one.ids) for one in completions[row]] for row in rows],
-        truncated=[[one.finish_reason == "length" for one in completions[row]] for row in rows],
-        opened=[tokenizer.decode(prompt[-8:]).rstrip().endswith("<think>") for prompt in prompts],
-        seconds=time.perf_counter() - began,
-    )
+    opened = [opens_thinking(tokenizer.decode(prompt[-8:])) for prompt in prompts]
+    keys = [answer_key(one, i, form, sampling) for one in examples for i in range(sampling.samples)]
+    kept = {at: said for at, key in enumerate(keys) if store is not None and (said := store.get(key)) is not None}
+    for _ in kept:
+        on_answer()
+    missing = [at for at in range(len(keys)) if at not in kept]
+    wanted = []
+    for at in missing:
+        n, i = divmod(at, sampling.samples)
+        params = _params(sampling, examples[n], i)
+        wanted.append(Wanted(prompts[n], params, opened[n], (examples[n].family, examples[n].key)))
+    with closing(answers_of(engine, tokenizer, wanted, prompt_form(form).stops, sampling.thinking)) as answers:
+        for i, said in answers:
+            kept[missing[i]] = said
+            if store is not None:
+                store.put(keys[missing[i]], said)
+            on_answer()
+    return Answered(examples, form, sampling, in_rows(kept, sampling.samples), opened, time.perf_counter() - began)
 
 
-def judge(answered: Answered, tasks: Mapping[str, Task], reading: Reading, model: str) -> Result:
-    """Each completion by its task's checker. A checker that raises is a fault of ours, not a wrong answer."""
+def in_rows(said: Mapping[int, Said], samples: int) -> list[list[Said]]:
+    """Answers by their number, `samples` of each question in a row, as one list a question."""
+    return [[said[at + i] for i in range(samples)] for at in range(0, len(said), samples)]
+
+
+def judge(
+    answered: Answered,
+    tasks: Mapping[str, Checker],
+    reading: Reading,
+    model: str,
+    checker: str = "",
+    seen: Set[str] | None = None,
+) -> Result:
+    """Each completion by its task's checker. A checker that raises is a fault of ours, not a wrong answer.
+
+    `checker` names what judges, for the result; `seen` are the keys of questions that a corpus holds. Raises UserError
+    where the checker comes to no finding on more than `ERROR_SHARE` of the answers.
+    """
     problems = []
-    for one, texts, n_tokens, truncated, opened in zip(
-        answered.examples, answered.texts, answered.n_tokens, answered.truncated, answered.opened, strict=True
-    ):
+    for one, said, opened in zip(answered.examples, answered.said, answered.opened, strict=True):
         task = tasks[one.family]
-        answers = []
-        for text, n, is_truncated in zip(texts, n_tokens, truncated, strict=True):
-            verdict = task.check(one, text, reading, opened)
-            answers.append(
-                Answer(
-                    text=text,
-                    answer=verdict.answer,
-                    correct=verdict.correct,
-                    well_formed=verdict.well_formed,
-                    reason=verdict.reason,
-                    n_tokens=n,
-                    truncated=is_truncated,
-                )
-            )
+        answers = tuple(_judged(one_said, task.check(one, one_said.text, reading, opened)) for one_said in said)
         problems.append(
             Problem(
                 key=one.key,
@@ -130,16 +135,36 @@ def judge(answered: Answered, tasks: Mapping[str, Task], reading: Reading, model
                 steps=one.meta.get("steps"),
                 prompt=one.prompt,
                 reference=one.reference,
-                answers=tuple(answers),
+                answers=answers,
+                rating=one.meta.get("rating"),
+                seen=None if seen is None else one.key in seen,
             )
         )
-    return Result.of(model, answered.form, reading, answered.sampling, problems, answered.seconds)
+    _refuse_errors([answer for problem in problems for answer in problem.answers])
+    return Result.of(model, answered.form, reading, answered.sampling, problems, answered.seconds, checker)
 
 
-def _text(stopper: StopStrings) -> str:
-    """The completion up to its form's end: the closing tag belongs to it, an invented next turn does not."""
-    stopper.flush()
-    return stopper.text_before_stop + (END if stopper.stopped_by == END else "")
+def _judged(said: Said, verdict: Verdict) -> Answer:
+    return Answer(
+        text=said.text,
+        answer=verdict.answer,
+        correct=verdict.correct,
+        well_formed=verdict.well_formed,
+        reason=verdict.reason,
+        n_tokens=said.n_tokens,
+        truncated=said.truncated,
+        n_thinking=said.n_thinking,
+        error=verdict.error,
+    )
+
+
+def _refuse_errors(answers: Sequence[Answer]) -> None:
+    reasons = [answer.reason for answer in answers if answer.error]
+    if len(reasons) > max(1.0, ERROR_SHARE * len(answers)):
+        raise UserError(
+            f"the checker came to no finding on {len(reasons)} of {len(answers)} answers, the first time: {reasons[0]}",
+            "mend that and evaluate again: answers are kept where --out was given",
+        )
 
 
 def _params(sampling: Sampling, example: Example, i: int) -> SamplingParams:
@@ -149,21 +174,3 @@ def _params(sampling: Sampling, example: Example, i: int) -> SamplingParams:
         top_p=sampling.top_p,
         seed=derive_seed("evaluate", sampling.seed, example.family, example.key, i),
     )
-
-
-def _run(engine: Engine, requests: Sequence[Request], on_answer: Callable[[], None]) -> list[Completion]:
-    """`engine.generate`, telling `on_answer` of each completion's end; nothing is left behind on an error or Ctrl-C."""
-    order: list[int] = []
-    done: dict[int, Completion] = {}
-    try:
-        for request in requests:
-            order.append(engine.submit(request))
-        while len(done) < len(order):
-            for piece in engine.step():
-                if piece.completion is not None:
-                    done[piece.request_id] = piece.completion
-                    on_answer()
-    finally:
-        for request_id in order:
-            engine.cancel(request_id)
-    return [done[request_id] for request_id in order]

@@ -16,10 +16,14 @@ N_RESAMPLES = 10_000
 _NORMAL = NormalDist()
 
 
-class Estimate(BaseModel):
-    """A mean over `n` questions with its interval at 95 % confidence: low <= value <= high."""
+class Frozen(BaseModel):
+    """What results are made of."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Estimate(Frozen):
+    """A mean over `n` questions with its interval at 95 % confidence: low <= value <= high."""
 
     value: float
     low: float

@@ -8,30 +8,29 @@ that changes a field's meaning takes a new `schema`; `Result.model_json_schema()
 import json
 from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
+from math import ceil
 from pathlib import Path
 from typing import Any, Final, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from smallpress.evaluate.intervals import Estimate, majority, mean_share, pass_at_k
+from smallpress.evaluate.intervals import Estimate, Frozen, majority, mean_share, pass_at_k
+from smallpress.evaluate.rating import Rating, rate
 from smallpress.run.atomic import write_file
 from smallpress.run.errors import UserError, disk_error
-from smallpress.tasks.answers import equal
 from smallpress.tasks.example import Example, Reading
+from smallpress.tasks.maths import same
 
 RESULT_SCHEMA: Final = "smallpress.evaluation/1"
 BOOTSTRAP_SEED = 0
 """Fixed, so that a file's intervals can be computed again from its answers."""
 
 
-class Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
 class Sampling(Frozen):
     """How answers are drawn: temperature 0 is greedy, with one answer a problem; else `samples` of them.
 
-    The draw of a problem's i-th sample depends on `seed`, the problem's key and i alone.
+    The draw of a problem's i-th sample depends on `seed`, the problem's key and i alone. After `thinking` tokens of
+    thinking, where it is given, the model is made to answer.
     """
 
     samples: int = Field(default=1, ge=1)
@@ -39,6 +38,7 @@ class Sampling(Frozen):
     top_p: float = Field(default=1.0, gt=0.0, le=1.0)
     max_tokens: int = Field(default=256, ge=1)
     seed: int = Field(default=0, ge=0)
+    thinking: int | None = Field(default=None, ge=0)
 
     @model_validator(mode="after")
     def _greedy_has_one_answer(self) -> Self:
@@ -51,13 +51,18 @@ class Sampling(Frozen):
         return self.temperature == 0.0
 
     def __str__(self) -> str:
+        budget = f", {self.thinking} tokens to think" if self.thinking is not None else ""
         if self.greedy:
-            return "greedy"
-        return f"{self.samples} sample{'s' * (self.samples > 1)} at T {self.temperature:g}, top-p {self.top_p:g}"
+            return f"greedy{budget}"
+        many = f"{self.samples} sample{'s' * (self.samples > 1)}"
+        return f"{many} at T {self.temperature:g}, top-p {self.top_p:g}{budget}"
 
 
 class Answer(Frozen):
-    """One completion with its verdict. `truncated`: it reached max_tokens or the context's end."""
+    """One completion with its verdict. `truncated`: it reached max_tokens or the context's end.
+
+    `n_thinking` of its tokens are thinking; `error`: the checker came to no finding, and `correct` is False.
+    """
 
     text: str
     answer: str | None
@@ -66,10 +71,14 @@ class Answer(Frozen):
     reason: str
     n_tokens: int
     truncated: bool
+    n_thinking: int = 0
+    error: bool = False
 
 
 class Problem(Frozen):
-    """`steps` is how many steps of reasoning the problem needs, None where its source does not say."""
+    """`steps` is how many steps of reasoning the problem needs, `rating` how hard it is on Codeforces' scale; None
+    where the source does not say. `seen`: whether the corpus that was searched holds it.
+    """
 
     key: str
     family: str
@@ -78,6 +87,8 @@ class Problem(Frozen):
     prompt: str
     reference: str
     answers: tuple[Answer, ...]
+    rating: int | None = None
+    seen: bool | None = None
 
     @property
     def share(self) -> float:
@@ -91,6 +102,9 @@ class Summary(Frozen):
     pass_at        k -> unbiased pass@k, for k = 1, 2, 4 .. up to the samples
     consensus      cons@k: the share of problems whose most common answer is right, where there is more than one sample
     mean_tokens    of a completion, the id that ended it included
+    mean_thinking  of a completion, the tokens that were thinking
+    error_share    of answers on which the checker came to no finding; they count as not right, and a run with more than
+                   one in a hundred of them ends with an error
     """
 
     accuracy: Estimate
@@ -99,6 +113,8 @@ class Summary(Frozen):
     mean_tokens: float
     truncated_share: float
     well_formed_share: float
+    mean_thinking: float = 0.0
+    error_share: float = 0.0
 
     @classmethod
     def of(cls, problems: Sequence[Problem]) -> Self:
@@ -112,11 +128,17 @@ class Summary(Frozen):
             mean_tokens=_mean(answer.n_tokens for answer in answers),
             truncated_share=_mean(answer.truncated for answer in answers),
             well_formed_share=_mean(answer.well_formed for answer in answers),
+            mean_thinking=_mean(answer.n_thinking for answer in answers),
+            error_share=_mean(answer.error for answer in answers),
         )
 
 
 class Result(Frozen):
-    """One model, one prompt form, one way to sample and one way to read, over one set of problems."""
+    """One model, one prompt form, one way to sample and one way to read, over one set of problems.
+
+    `by_length` groups problems by the mean length of their completions; `by_seen` by whether a corpus holds them;
+    `rating` is there where the problems have difficulties; `checker` says what judged the answers.
+    """
 
     schema_: Literal["smallpress.evaluation/1"] = Field(default=RESULT_SCHEMA, alias="schema")
     model: str
@@ -131,10 +153,21 @@ class Result(Frozen):
     by_level: dict[str, Summary]
     by_steps: dict[str, Summary]
     problems: tuple[Problem, ...]
+    by_length: dict[str, Summary] = Field(default_factory=dict)
+    by_seen: dict[str, Summary] = Field(default_factory=dict)
+    rating: Rating | None = None
+    checker: str = ""
 
     @classmethod
     def of(
-        cls, model: str, form: str, reading: Reading, sampling: Sampling, problems: Sequence[Problem], seconds: float
+        cls,
+        model: str,
+        form: str,
+        reading: Reading,
+        sampling: Sampling,
+        problems: Sequence[Problem],
+        seconds: float,
+        checker: str = "",
     ) -> Self:
         """Summed up from the problems, of which there must be at least one."""
         return cls(
@@ -150,6 +183,10 @@ class Result(Frozen):
             by_level=_grouped(problems, lambda problem: f"{problem.family}:{problem.level}"),
             by_steps=_grouped([p for p in problems if p.steps is not None], steps_name),
             problems=tuple(problems),
+            by_length=dict(sorted(_grouped(problems, _length_name).items(), key=lambda pair: int(pair[0].split()[2]))),
+            by_seen=_grouped([p for p in problems if p.seen is not None], seen_name),
+            rating=_rating([p for p in problems if p.rating is not None]),
+            checker=checker,
         )
 
     @property
@@ -224,6 +261,21 @@ def steps_name(problem: Problem) -> str:
     return "one step" if problem.steps == 1 else "more steps"
 
 
+def seen_name(problem: Problem) -> str:
+    return "in the corpus" if problem.seen else "not in the corpus"
+
+
+def _length_name(problem: Problem) -> str:
+    """The mean length of a problem's completions, rounded up to a power of two."""
+    mean = _mean(answer.n_tokens for answer in problem.answers)
+    return f"up to {1 << max(0, ceil(mean) - 1).bit_length()} tokens"
+
+
+def _rating(problems: Sequence[Problem]) -> Rating | None:
+    shares = [problem.share for problem in problems]
+    return rate([problem.rating or 0 for problem in problems], shares, BOOTSTRAP_SEED) if problems else None
+
+
 def _grouped(problems: Sequence[Problem], name: Callable[[Problem], str]) -> dict[str, Summary]:
     groups: dict[str, list[Problem]] = {}
     for problem in problems:
@@ -236,7 +288,7 @@ def _pass_at(problem: Problem, k: int) -> float:
 
 
 def _consensus(problem: Problem) -> float:
-    winner = majority([answer.answer for answer in problem.answers], same=equal)
+    winner = majority([answer.answer for answer in problem.answers], same=lambda one, other: same(one, other) is True)
     return float(winner is not None and problem.answers[winner].correct)
 
 

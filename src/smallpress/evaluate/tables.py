@@ -25,9 +25,31 @@ def result_grid(result: Result) -> Grid:
     groups: list[Mapping[str, Summary]] = [{"all": result.overall}]
     groups += [result.by_family] if len(result.by_family) > 1 else []
     groups += [{name: one for name, one in result.by_level.items() if _adds(name, one, result)}]
-    groups += [result.by_steps] if len(result.by_steps) > 1 else []
-    rows = [_cells(name, summary, sampled) for group in groups for name, summary in group.items()]
-    return Grid(result.label, [[*head, "tokens", "cut off", "well-formed"], *rows])
+    groups += [part for part in (result.by_steps, result.by_length) if len(part) > 1]
+    groups += [result.by_seen]
+    rows = [_cells(name, summary, result) for group in groups for name, summary in group.items()]
+    head += ["tokens", *_if_any(result, "thinking", "errors"), "cut off", "well-formed"]
+    return Grid(_title(result), [head, *rows])
+
+
+def _title(result: Result) -> str:
+    """What was measured, and in a line each what else there is to say."""
+    lines = [result.label]
+    if result.rating is not None:
+        rating, one = result.rating, result.rating.rating
+        end = "; only a bound, since all or none were solved" if rating.bounded else ""
+        lines.append(
+            f"rating {one.value:.0f} ({one.low:.0f} to {one.high:.0f}) by the difficulty of {one.n} problems, above "
+            f"{rating.percentile:.1f} % of Codeforces' users{end}"
+        )
+    if result.checker:
+        lines.append(f"judged by {result.checker}")
+    return "\n".join(lines)
+
+
+def _if_any(result: Result, thinking: str, errors: str) -> list[str]:
+    """The first where something was thought, the second where a checker came to no finding."""
+    return [thinking] * (result.overall.mean_thinking > 0) + [errors] * (result.overall.error_share > 0)
 
 
 def comparison_grid(comparison: Comparison) -> Grid:
@@ -73,12 +95,14 @@ def estimate_cells(estimate: Estimate, signed: bool = False) -> tuple[str, str]:
     return percent(estimate.value), f"{100 * estimate.low:.1f} to {100 * estimate.high:.1f}"
 
 
-def _cells(name: str, summary: Summary, sampled: bool) -> list[str]:
+def _cells(name: str, summary: Summary, result: Result) -> list[str]:
     cells = [name, str(summary.accuracy.n), *estimate_cells(summary.accuracy)]
-    if sampled:
+    if result.sampling.samples > 1:
         consensus = summary.consensus
         cells += [percent(summary.pass_at[max(summary.pass_at)]), percent(consensus.value) if consensus else ""]
-    return [*cells, f"{summary.mean_tokens:.1f}", percent(summary.truncated_share), percent(summary.well_formed_share)]
+    cells += [f"{summary.mean_tokens:.1f}"]
+    cells += _if_any(result, f"{summary.mean_thinking:.1f}", percent(summary.error_share))
+    return [*cells, percent(summary.truncated_share), percent(summary.well_formed_share)]
 
 
 def _change_cells(name: str, change: Change) -> list[str]:

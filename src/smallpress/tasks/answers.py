@@ -122,7 +122,7 @@ def clean(text: str) -> str:
 def _unwrap(text: str) -> str:
     for written, meant in (("\u2212", "-"), ("{,}", ","), (r"\%", "%"), (r"\!", ""), (r"\$", "")):
         text = text.replace(written, meant)
-    text = re.sub(r"\\[,;: ]|~|\\quad|\s+", " ", text)
+    text = re.sub(r"\\[,;: ]|(?<=[^\s$])~|\\quad|\s+", " ", text)  # a tilde in front means "about"
     text = _FRACTION.sub(lambda m: f" {m[1] or m[3]}/{m[2] or m[4]}", text)
     for _ in range(3):  # wrappers in wrappers, not without end
         text = text.strip().removesuffix(".").strip("\"' ")

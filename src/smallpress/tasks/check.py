@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from smallpress.tasks import answers
 from smallpress.tasks.exact import read_number
 from smallpress.tasks.example import Example, Reading, Verdict
+
+
+class CheckerError(Exception):
+    """The checker could not judge: the answer is neither right nor wrong. The message says why."""
+
+
+class Checker(Protocol):
+    def check(self, example: Example, completion: str, reading: Reading = "strict", opened: bool = False) -> Verdict:
+        """A wrong answer is a Verdict; an exception is a bug of the checker. `opened`: the prompt ended in <think>."""
+        ...
 
 
 class Checked:
@@ -26,11 +38,14 @@ class Checked:
             return Verdict(False, None, well_formed, "no answer")
         if not answers.agree(given):
             return Verdict(False, given[-1], well_formed, "several answers that differ")
-        fault = self.fault(example, given[-1])
+        try:
+            fault = self.fault(example, given[-1])
+        except CheckerError as error:
+            return Verdict(False, given[-1], well_formed, str(error), error=True)
         return Verdict(fault is None, given[-1], well_formed, fault or "right")
 
     def fault(self, example: Example, answer: str) -> str | None:
-        """What is wrong with an answer, None where it is right."""
+        """What is wrong with an answer, None where it is right. Raises CheckerError where that cannot be said."""
         return None if answers.equal(answer, example.reference) else f"not {example.reference}"
 
     def read_lenient(self, example: Example, text: str) -> str | None:

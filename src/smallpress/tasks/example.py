@@ -36,12 +36,14 @@ class Verdict:
     """The checker's finding. `answer` is what was read as the answer, None where there is none.
 
     `well_formed` is about the form alone (see `answers.format_ok`); `reason` is a short sentence for logs.
+    `error`: the checker came to no finding, so that the answer is neither right nor wrong.
     """
 
     correct: bool
     answer: str | None
     well_formed: bool
     reason: str
+    error: bool = False
 
 
 def split_of(key: str) -> Split:

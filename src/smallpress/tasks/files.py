@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Callable, Iterator
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from smallpress.run.errors import UserError, disk_error
+from smallpress.run.errors import UserError
 from smallpress.run.seeds import derive_seed
 from smallpress.tasks.check import Checked
 from smallpress.tasks.dice import Dice
 from smallpress.tasks.example import Example, Split, split_of
+from smallpress.tasks.records import cause, read_text, string, text_or_number
+from smallpress.tasks.records import json_lines as record_lines
 
 QUESTION_AND_ANSWER = (("question", "answer"), ("problem", "answer"), ("prompt", "answer"))
 
@@ -26,24 +27,24 @@ def gsm8k(path: str | Path) -> list[Example]:
 
     `meta["steps"]` counts the calculator marks <<48/2=24>>, which are left out of the working.
     """
-    return [_gsm8k_problem(record, where) for where, record in _json_lines(Path(path))]
+    return [gsm8k_problem(record, where) for where, record in record_lines(Path(path))]
 
 
 def svamp(path: str | Path) -> list[Example]:
     """SVAMP's JSON list. `meta["steps"]` counts the operations of its equation, `meta["kind"]` is its type."""
     path = Path(path)
     try:
-        records = json.loads(_text(path))
+        records = json.loads(read_text(path))
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not JSON: {_cause(error)}", "give SVAMP.json, or JSON lines in a .jsonl") from None
+        raise UserError(f"{path} is not JSON: {cause(error)}", "give SVAMP.json, or JSON lines in a .jsonl") from None
     if not isinstance(records, list) or not records:
         raise UserError(f"{path} is not a list of problems", "give SVAMP.json, or JSON lines in a .jsonl")
-    return [_svamp_problem(record, f"{path}, problem {n}") for n, record in enumerate(records, start=1)]
+    return [svamp_problem(record, f"{path}, problem {n}") for n, record in enumerate(records, start=1)]
 
 
 def json_lines(path: str | Path) -> list[Example]:
     """JSON lines of question/answer, problem/answer or prompt/answer; GSM8K lines are recognised by their "#### "."""
-    return [_problem(record, where) for where, record in _json_lines(Path(path))]
+    return [_problem(record, where) for where, record in record_lines(Path(path))]
 
 
 def read_problems(path: str | Path) -> list[Example]:
@@ -101,16 +102,17 @@ def _problem(record: dict[str, Any], where: str) -> Example:
     for question, answer in QUESTION_AND_ANSWER:
         if question in record and answer in record:
             if isinstance(record[answer], str) and "#### " in record[answer]:
-                return _gsm8k_problem(record, where, question)
-            return _example(_string(record, question, where), _reference(record, answer, where), "file", {})
+                return gsm8k_problem(record, where, question)
+            return _example(string(record, question, where), text_or_number(record, answer, where), "file", {})
     raise UserError(
         f"{where} has only {', '.join(map(repr, list(record)[:6])) or 'nothing'}",
         "each line needs " + " or ".join(f"{question!r} and {answer!r}" for question, answer in QUESTION_AND_ANSWER),
     )
 
 
-def _gsm8k_problem(record: dict[str, Any], where: str, question: str = "question") -> Example:
-    prompt, solution = _string(record, question, where), _string(record, "answer", where)
+def gsm8k_problem(record: dict[str, Any], where: str, question: str = "question") -> Example:
+    """One record of GSM8K; `where` it stands is for the error."""
+    prompt, solution = string(record, question, where), string(record, "answer", where)
     working, mark, reference = solution.rpartition("#### ")
     if not mark or not reference.strip():
         raise UserError(f"{where} has no '#### ' with an answer after it", "give a GSM8K file")
@@ -119,70 +121,16 @@ def _gsm8k_problem(record: dict[str, Any], where: str, question: str = "question
     return _example(prompt, reference.strip(), "gsm8k", {"steps": steps, "thought": thought})
 
 
-def _svamp_problem(record: Any, where: str) -> Example:
+def svamp_problem(record: Any, where: str) -> Example:
+    """One record of SVAMP; `where` it stands is for the error."""
     if not isinstance(record, dict):
         raise UserError(f"{where} is no object", "give SVAMP.json")
-    body, question = _string(record, "Body", where).strip(), _string(record, "Question", where).strip()
+    body, question = string(record, "Body", where).strip(), string(record, "Question", where).strip()
     if body[-1] not in ".?!,":
         body, question = body + ",", question[:1].lower() + question[1:]
-    steps = len(re.findall(r"[-+*/] ", _string(record, "Equation", where)))
-    meta = {"steps": steps, "kind": _string(record, "Type", where)}
-    return _example(f"{body} {question}", _reference(record, "Answer", where), "svamp", meta)
-
-
-def _string(record: dict[str, Any], key: str, where: str) -> str:
-    value = record.get(key)
-    if not isinstance(value, str) or not value.strip():
-        missing = "lacks" if key not in record else "has no text in"
-        raise UserError(f"{where} {missing} {key!r}", "every problem needs it")
-    return value
-
-
-def _reference(record: dict[str, Any], key: str, where: str) -> str:
-    """A string, or a number as it would be written: 51.0 is 51."""
-    value = record.get(key)
-    if isinstance(value, float) and math.isfinite(value):
-        return str(int(value)) if value.is_integer() else repr(value)
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    return _string(record, key, where).strip()
-
-
-# The file ------------------------------------------------------------------------------------------------------------
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise disk_error(error, f"reading {path}") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 at byte {error.start}", "save it as UTF-8") from None
-
-
-def _json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """("path, line 3", record) for every line that is not blank."""
-    n_records = 0
-    for n, line in enumerate(_text(path).split("\n"), start=1):
-        if not line.strip():
-            continue
-        where = f"{path}, line {n}"
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{where} is not JSON: {_cause(error)}", "each line holds one JSON object") from None
-        if not isinstance(record, dict):
-            raise UserError(f"{where} is no JSON object", 'each line looks like {"question": "..", "answer": ".."}')
-        n_records += 1
-        yield where, record
-    if n_records == 0:
-        raise UserError(f"{path} holds no problem", "each line holds one JSON object")
-
-
-def _cause(error: ValueError | RecursionError) -> str:
-    if isinstance(error, json.JSONDecodeError):
-        return f"{error.msg} at column {error.colno}"
-    return "nested too deeply" if isinstance(error, RecursionError) else "a number in it is too long"
+    steps = len(re.findall(r"[-+*/] ", string(record, "Equation", where)))
+    meta = {"steps": steps, "kind": string(record, "Type", where)}
+    return _example(f"{body} {question}", text_or_number(record, "Answer", where), "svamp", meta)
 
 
 READERS: dict[str, Callable[[str | Path], list[Example]]] = {"gsm8k": gsm8k, "svamp": svamp, "jsonl": json_lines}

@@ -11,6 +11,7 @@ from smallpress.run.errors import UserError
 from smallpress.run.seeds import derive_seed
 from smallpress.tasks.arithmetic import Addition, ChainedSum, Product, Subtraction
 from smallpress.tasks.bases import Bases
+from smallpress.tasks.check import Checker
 from smallpress.tasks.comparison import Largest, Ordering
 from smallpress.tasks.countdown import Countdown
 from smallpress.tasks.dice import Dice
@@ -38,7 +39,7 @@ __all__ = [
 ]
 
 
-class Task(Protocol):
+class Task(Checker, Protocol):
     """Questions whose answers a program can check."""
 
     @property
@@ -49,10 +50,6 @@ class Task(Protocol):
 
     def examples(self, split: Split, seed: int, level: int) -> Iterator[Example]:
         """Endless; the two splits have no key in common. Raises UserError for an unknown level."""
-        ...
-
-    def check(self, example: Example, completion: str, reading: Reading = "strict", opened: bool = False) -> Verdict:
-        """A wrong answer is a Verdict; an exception is a bug of the checker. `opened`: the prompt ended in <think>."""
         ...
 
 

@@ -99,14 +99,14 @@ def test_a_questions_draw_does_not_depend_on_the_others_asked(engine_saying, tok
 )
 def test_a_plain_text_form_ends_at_its_answer_or_at_an_invented_question(engine_saying, tokenizer, said, text):
     answered = ask(engine_saying(lambda *_: said), tokenizer, questions()[:1], "r1_zero", Sampling())
-    assert answered.texts == [[text]]
-    assert answered.n_tokens[0][0] <= len(said) + 1
+    assert answered.said[0][0].text == text
+    assert answered.said[0][0].n_tokens <= len(said) + 1
 
 
 def test_a_chat_ends_only_where_the_model_ends_it(engine_saying, tokenizer):
     said = "<answer> 7 </answer> Anything else?"
     answered = ask(engine_saying(lambda *_: said), tokenizer, questions()[:1], "chat", Sampling())
-    assert answered.texts == [[said]]
+    assert answered.said[0][0].text == said
 
 
 def test_one_set_of_completions_is_read_strictly_and_leniently(engine_saying, tokenizer):

@@ -1,0 +1,77 @@
+"""Which questions a text already held: those that share 10 words in a row with it (DeepSeek-R1's rule for its data).
+
+A word is a run of letters or digits without case; a Chinese or Japanese character is a word. A question shorter than 10
+words counts where all of it is found. The corpus is read once, line by line, and only the questions' grams are kept.
+"""
+
+import gzip
+import re
+import zlib
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from hashlib import blake2b
+from pathlib import Path
+
+from smallpress.run.errors import UserError, disk_error
+from smallpress.tasks.example import Example
+
+N_WORDS = 10
+_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W_\u3040-\u30ff\u3400-\u9fff]+")
+
+
+def words(text: str) -> list[str]:
+    """
+    >>> words("3 clips, Tom's 三个")
+    ['3', 'clips', 'tom', 's', '三', '个']
+    """
+    return _WORD.findall(text.casefold())
+
+
+def seen_in(examples: Sequence[Example], lines: Iterable[str]) -> set[str]:
+    """Keys of the examples that share a gram with the lines, which are one text: a gram may go over their borders.
+
+    A benchmark's question is taken without the words it is asked in (`meta["question"]`).
+    """
+    owners: dict[bytes, set[str]] = {}
+    sizes = set()
+    for example in examples:
+        found = words(example.meta.get("question", example.prompt))
+        size = min(N_WORDS, max(len(found), 1))
+        sizes.add(size)
+        for gram in _grams(found, size):
+            owners.setdefault(gram, set()).add(example.key)
+    seen: set[str] = set()
+    last: deque[str] = deque(maxlen=N_WORDS)
+    for line in lines:
+        for word in words(line):
+            last.append(word)
+            tail = list(last)
+            for size in sizes:
+                if len(tail) >= size and (keys := owners.get(_digest(tail[-size:]))) is not None:
+                    seen |= keys
+    return seen
+
+
+def corpus_lines(paths: Iterable[str | Path]) -> Iterator[str]:
+    """The lines of text files (`.gz` too) and of those in folders. Raises UserError naming the file."""
+    for path in map(Path, paths):
+        files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+        if not files:
+            raise UserError(f"{path} holds no file", "give a folder of texts")
+        for file in files:
+            try:
+                with gzip.open(file) if file.suffix == ".gz" else open(file, "rb") as content:
+                    for line in content:
+                        yield line.decode("utf-8", "replace")
+            except (EOFError, zlib.error) as error:
+                raise UserError(f"{file} is a damaged gzip file: {error}", "fetch it again") from None
+            except OSError as error:
+                raise disk_error(error, f"reading {file}") from error
+
+
+def _grams(found: Sequence[str], size: int) -> Iterator[bytes]:
+    return (_digest(found[i : i + size]) for i in range(max(0, len(found) - size + 1)))
+
+
+def _digest(gram: Sequence[str]) -> bytes:
+    return blake2b("\0".join(gram).encode("utf-8", "surrogatepass"), digest_size=8).digest()
