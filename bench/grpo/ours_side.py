@@ -13,7 +13,7 @@ import smallpress
 from smallpress.cli.open_engine import engine_over, number_format
 from smallpress.optim.master import MasterWeights
 from smallpress.rl.rollout import RolloutGroup, Speech
-from smallpress.rl.run import compute_dtype
+from smallpress.optim.compute_dtype import compute_dtype
 from smallpress.rl.settings import GRPOSettings
 from smallpress.rl.trainer import Trainer
 from smallpress.tasks.example import Example, Verdict

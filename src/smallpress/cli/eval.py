@@ -48,6 +48,9 @@ def eval(
         Literal["auto", "int4", "int8", "bfloat16", "float32"],
         Parameter(help="auto: int8, or the file's own 4 bits where few run; float32 needs torch."),
     ] = "auto",
+    adapter: Annotated[
+        Path | None, Parameter(help="Low-rank adapters (a PEFT folder) to merge into the model.")
+    ] = None,
     seed: Annotated[int, Parameter(help="Chooses the questions and the draws.")] = 0,
     compare: Annotated[Path | None, Parameter(help="An earlier --out file: what was gained since.")] = None,
     out: Annotated[Path | None, Parameter(help="Write everything, every answer included, to this JSON file.")] = None,
@@ -72,7 +75,7 @@ def eval(
     if old is not None:
         check_same_questions(old.problem_set, problem_set(problems.examples))
 
-    engine, tokenizer = _open(model, offline, problems, sampling, dtype)
+    engine, tokenizer = _open(model, adapter, offline, problems, sampling, dtype)
     document, result, grid = _measure(engine, tokenizer, problems, sampling, template, reading, model)
     comparison = compare_results(old, result) if old is not None else None
     grids = [grid, comparison_grid(comparison)] if comparison is not None else [grid]
@@ -121,14 +124,20 @@ def _problems(tasks: str, data: Path | None, held_out_only: bool, n: int | None,
 
 
 def _open(
-    model: str, offline: bool, problems: "Problems", sampling: "Sampling", dtype: "NumberFormat | Auto"
+    model: str,
+    adapter: Path | None,
+    offline: bool,
+    problems: "Problems",
+    sampling: "Sampling",
+    dtype: "NumberFormat | Auto",
 ) -> tuple["Engine", "Tokenizer"]:
     """An engine with room for as many questions at once as memory allows."""
     from smallpress.cli.open_engine import open_engine
+    from smallpress.weights.adapter import with_adapter
     from smallpress.weights.load import open_model
     from smallpress.weights.reference import resolve
 
-    files = open_model(resolve(model, offline))
+    files = with_adapter(open_model(resolve(model, offline)), adapter)
     tokenizer = files.tokenizer()
     longest = max(len(tokenizer.encode(example.prompt)) for example in problems.examples)
     n_running = min(MAX_RUNNING, len(problems.examples) * sampling.samples)

@@ -74,7 +74,7 @@ def open_engine(
         return Engine(NativeRunner.from_files(files, packing, PAGE_SIZE, n_pages), n_running, drafter=drafter)
     from smallpress.weights.load import load_transformer
 
-    return Engine(_torch_runner(load_transformer(files.path), format, n_pages), n_running, drafter=drafter)
+    return Engine(_torch_runner(load_transformer(files), format, n_pages), n_running, drafter=drafter)
 
 
 def engine_over(model: "Transformer", format: NumberFormat, n_running: int, tokens_each: int) -> "Engine":

@@ -6,7 +6,8 @@ forward pass and in the backward one:
 
     prefix | prompt 0, completion 0.0, completion 0.1 ... | prompt 1, completion 1.0 ...
 
-Every completion sees the prefix, its prompt and itself, never its siblings. A plain sequence is a prompt alone.
+Every completion sees the prefix, its prompt and itself, never its siblings. A plain sequence is a prompt alone, and
+many of like length are completions of a prompt of no tokens.
 """
 
 from collections.abc import Callable
@@ -99,7 +100,8 @@ class PackedCausal:
         outs = [_attend(q_1SHD, k_1SKD, v_1SKW, masks.prefix)[0]] if self.tree.prefix_len else []
         for plan, (q_P, k_P, v_P), completions in zip(masks.groups, rest[::2], rest[1::2], strict=True):
             k_1SKD, v_1SKW = (torch.cat((old, new[None]), 1) for old, new in zip(prefix, (k_P, v_P), strict=True))
-            outs.append(_attend(q_P[None], k_1SKD, v_1SKW, plan.prompt_bias)[0])
+            if len(q_P):
+                outs.append(_attend(q_P[None], k_1SKD, v_1SKW, plan.prompt_bias)[0])
             if plan.T:
                 q_GTHD, k_GTKD, v_GTKW = (plan.rectangle(x) for x in completions)
                 k_GSKD = torch.cat((k_1SKD.expand(plan.G, -1, -1, -1), k_GTKD), 1)

@@ -28,6 +28,7 @@ class RunFolder:
 
     .path         the folder
     .settings     the resolved settings, as in run.json
+    .verb         the verb that began it, which knows how to go on
     .checkpoints  Checkpoints
     .samples      folder for what the model wrote along the way
     .metrics      path of metrics.jsonl, for MetricsLog
@@ -37,15 +38,16 @@ class RunFolder:
         self.path = path
         self.record = record
         self.settings: dict[str, Any] = record["settings"]
+        self.verb = str(record.get("verb", "grpo"))
         self.metrics = path / "metrics.jsonl"
         self.samples = path / "samples"
         self.checkpoints = Checkpoints(path / "checkpoints", keep)
 
     @classmethod
-    def create(cls, path: str | Path, settings: Mapping[str, Any], keep: int = 2) -> "RunFolder":
+    def create(cls, path: str | Path, settings: Mapping[str, Any], keep: int = 2, verb: str = "grpo") -> "RunFolder":
         """Start a run in a new or empty folder; keep the last `keep` checkpoints. Raises UserError if it is in use."""
         path = Path(path)
-        record = {"settings": dict(settings), "keep": keep, **_circumstances()}
+        record = {"verb": verb, "settings": dict(settings), "keep": keep, **_circumstances()}
         data = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False).encode() + b"\n"
         try:
             path.mkdir(parents=True, exist_ok=True)
