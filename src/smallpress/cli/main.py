@@ -25,6 +25,7 @@ VERBS = {
     "bench": "Measure how fast a model runs here, beside what the machine allows.",
     "convert": "Write a model as a GGUF file, in as few bits as asked, or as a Hugging Face folder.",
     "sft": "Train a model on answers: all its weights or adapters, on conversations or on pairs of answers.",
+    "distill": "Let a teacher answer, keep what is right and readable, and train a student on it.",
     "grpo": "Make a model reason by reinforcement learning with checkable rewards.",
     "resume": "Go on with a run that was stopped, from its newest whole checkpoint.",
     "doctor": "Say what this machine can do, and what is missing.",

@@ -16,10 +16,11 @@ def resume(
     offline: Annotated[bool, Parameter(negative="", help="Open no socket.")] = False,
 ) -> None:
     """Go on with a run that was stopped, from its newest whole checkpoint."""
+    from smallpress.cli.distill import resume_distill
     from smallpress.cli.grpo import resume_grpo
     from smallpress.cli.sft import resume_sft
 
-    go_on = {"grpo": resume_grpo, "sft": resume_sft}
+    go_on = {"grpo": resume_grpo, "sft": resume_sft, "distill": resume_distill}
     folder = RunFolder.open(run)
     if folder.verb not in go_on:
         raise UserError(f"{run} is a run of {folder.verb}", "go on with the smallpress that began it")

@@ -17,6 +17,7 @@ from smallpress.run.settings import load_settings
 
 if TYPE_CHECKING:
     from smallpress.train.data import Data
+    from smallpress.train.objective import Objective
     from smallpress.train.settings import SFTSettings
     from smallpress.weights.load import ModelFiles
 
@@ -81,7 +82,8 @@ class Session:
     began: float
 
     @classmethod
-    def open(cls, settings: "SFTSettings", offline: bool) -> "Session":
+    def open(cls, settings: "SFTSettings", offline: bool, objective_of: Any = None) -> "Session":
+        """`objective_of`: (files, weights) -> what is made large, where it is neither likelihood nor preference."""
         from smallpress.optim.compute_dtype import compute_dtype
         from smallpress.train.data import read_samples
         from smallpress.train.objective import Likelihood
@@ -101,8 +103,10 @@ class Session:
         # Where this is written down, a resumed run computes alike, though another type may be faster by then.
         settings = settings.model_copy(update={"dtype": str(dtype).removeprefix("torch.")})
         weights = open_weights(settings, files, dtype)
-        objective = Likelihood(settings.micro_batch_tokens)
-        if settings.dpo is not None:
+        objective: Objective = Likelihood(settings.micro_batch_tokens)
+        if objective_of is not None:
+            objective = objective_of(files, weights)
+        elif settings.dpo is not None:
             objective = Preferences(settings, files, weights)
         trainer = Trainer(settings, weights, objective, data.items, data.held_out)
         return cls(trainer.settings, files, data, trainer, began)

@@ -18,7 +18,7 @@ class Objective(Protocol):
     """`accumulate` runs the passes and adds up gradients, `measure` the forward ones alone; both give means over the
     items by name, and under "tokens" how many tokens went through."""
 
-    def accumulate(self, model: Transformer, items: Sequence[Any]) -> dict[str, float]: ...
+    def accumulate(self, model: Transformer, items: Sequence[Any], step: int) -> dict[str, float]: ...
     def measure(self, model: Transformer, items: Sequence[Any]) -> dict[str, float]: ...
     def fingerprint(self, item: Any) -> str:
         """Text that differs where the item does."""
@@ -37,7 +37,7 @@ class Likelihood:
     def __init__(self, micro_batch_tokens: int):
         self.budget = micro_batch_tokens
 
-    def accumulate(self, model: Transformer, items: Sequence[Sample]) -> dict[str, float]:
+    def accumulate(self, model: Transformer, items: Sequence[Sample], step: int = 0) -> dict[str, float]:
         sums: dict[str, float] = defaultdict(float)
         for batch in pack(items, self.budget):
             logprob_P, entropy_P = logprobs_of(model, batch)

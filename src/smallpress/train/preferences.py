@@ -81,7 +81,7 @@ class Preferences:
             self.reference = load_transformer(files, weights.dtype).requires_grad_(False)
         self._known: dict[Pair, list[float]] = {}
 
-    def accumulate(self, model: Transformer, items: Sequence[Pair]) -> dict[str, float]:
+    def accumulate(self, model: Transformer, items: Sequence[Pair], step: int = 0) -> dict[str, float]:
         return self._run(model, items)
 
     @torch.no_grad()

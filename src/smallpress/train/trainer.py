@@ -74,7 +74,8 @@ class Trainer:
         """One step; what is logged."""
         began = time.perf_counter()
         settings = self.settings
-        log = self.objective.accumulate(self.weights.model, [self.items[i] for i in self.order.at(self.n_done)])
+        items = [self.items[i] for i in self.order.at(self.n_done)]
+        log = self.objective.accumulate(self.weights.model, items, self.n_done)
         log["grad_norm"] = self.weights.grad_norm()
         log["lr"] = settings.lr * self.lr_factor(self.n_done)
         log["skipped"] = 0.0 if self.guard.admits(log["grad_norm"]) else 1.0
