@@ -100,7 +100,8 @@ def test_a_dry_run_takes_a_step_and_writes_nothing(words, tmp_path, monkeypatch,
     assert os.listdir(tmp_path) == [] and "4 steps would take" in capsys.readouterr().out
 
 
-def test_an_adapter_is_merged_by_convert_and_is_used_by_run_and_eval(words, tiny_model, tmp_path, capsys):
+def test_an_adapter_is_merged_by_convert_and_is_used_by_run_and_eval(words, tiny_model, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", None)
     assert run([*words, *LORA, "--out", str(tmp_path / "run")]) == 0
     adapter, merged = str(tmp_path / "run/adapter"), tmp_path / "merged"
     assert run(["convert", str(tiny_model), str(merged), "--to", "hf", "--adapter", adapter]) == 0
@@ -137,3 +138,38 @@ def test_a_wrong_setting_is_one_line_and_exit_code_2(words, more, said, tmp_path
     given = [*words[:3], *more, *SETTINGS] if more[0] == "--data" else [*words, *more]
     assert run(given) == 2
     assert said in capsys.readouterr().err and os.listdir(tmp_path) == []
+
+
+DISTILL = [
+    *('tasks=["product:1"]', "n_questions=30", "answers_each=2", "keep_each=2", "answer_tokens=12", "temperature=1.0"),
+    *("teacher_form=r1_zero", "filters.correct=false", "filters.repeated=1.0", "filters.other_scripts=1.0"),
+]
+
+
+@pytest.mark.parametrize("method", ["answers", "logits", "on_policy"])
+def test_a_student_learns_from_a_teacher_and_a_stopped_run_goes_on(method, tiny_model, tmp_path, capsys):
+    out = tmp_path / "run"
+    words = [
+        "distill",
+        "--model",
+        str(tiny_model),
+        "--teacher",
+        str(tiny_model),
+        "--out",
+        str(out),
+        *SETTINGS,
+        *DISTILL,
+    ]
+    words = [word for word in words if word not in ("--steps", "4")] + ["--set", "steps=4", "--set", f"method={method}"]
+    assert run(words) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("30 questions, 30 of which a program can check, 2 answers each") and " answers: kept" in said
+    assert len((out / "answers.jsonl").read_text().splitlines()) == 60
+    model = (out / "model/model.safetensors").read_bytes()
+    shutil.rmtree(out / "model")
+    shutil.rmtree(out / "checkpoints/step-000004")
+    answers = (out / "answers.jsonl").read_bytes()
+    (out / "data.jsonl").unlink()
+    (out / "answers.jsonl").write_bytes(answers[: len(answers) // 2])
+    assert run(["resume", str(out)]) == 0
+    assert (out / "model/model.safetensors").read_bytes() == model
