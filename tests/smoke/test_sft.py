@@ -149,19 +149,11 @@ DISTILL = [
 @pytest.mark.parametrize("method", ["answers", "logits", "on_policy"])
 def test_a_student_learns_from_a_teacher_and_a_stopped_run_goes_on(method, tiny_model, tmp_path, capsys):
     out = tmp_path / "run"
-    words = [
-        "distill",
-        "--model",
-        str(tiny_model),
-        "--teacher",
-        str(tiny_model),
-        "--out",
-        str(out),
-        *SETTINGS,
-        *DISTILL,
+    words = ["distill", "--model", str(tiny_model), "--teacher", str(tiny_model), "--out", str(out), *SETTINGS[2:]]
+    given = [
+        word for setting in (*DISTILL, "steps=4", "max_tokens=1000", f"method={method}") for word in ("--set", setting)
     ]
-    words = [word for word in words if word not in ("--steps", "4")] + ["--set", "steps=4", "--set", f"method={method}"]
-    assert run(words) == 0
+    assert run([*words, *given]) == 0
     said = capsys.readouterr().out
     assert said.startswith("30 questions, 30 of which a program can check, 2 answers each") and " answers: kept" in said
     assert len((out / "answers.jsonl").read_text().splitlines()) == 60

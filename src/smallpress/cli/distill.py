@@ -51,6 +51,7 @@ def distill(
     settings = load_settings(DistillSettings, recipe, [*set_, *options])
     if settings.is_remote and offline:
         raise UserError(f"the teacher is {settings.teacher}, and --offline opens no socket", "choose a local teacher")
+    _check_student(settings, offline)
     asked = questions(settings)
     n_checked = sum(question.example is not None for question in asked)
     print(f"{len(asked)} questions, {n_checked} of which a program can check, {settings.answers_each} answers each")
@@ -91,6 +92,15 @@ def _go_on(folder: RunFolder, settings: "DistillSettings", asked: list["Question
     session = Session.open(settings.sft(str(path / DATA)), offline, objective_of(settings, offline))
     print(session.plan())
     session.train(folder)
+
+
+def _check_student(settings: "DistillSettings", offline: bool) -> None:
+    """What would stop the training is found before anything is asked."""
+    from smallpress.train.session import check_length
+    from smallpress.weights.load import open_model
+    from smallpress.weights.reference import resolve
+
+    check_length(settings.max_tokens, open_model(resolve(settings.model, offline)))
 
 
 def _teacher(settings: "DistillSettings", asked: list["Question"], offline: bool) -> tuple["Teacher", Any]:

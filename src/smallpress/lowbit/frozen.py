@@ -83,7 +83,7 @@ class FrozenProduct(torch.autograd.Function):
         return x_NM @ matrix.matrix(x_NM.dtype).T
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, grad_NO: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: torch.autograd.function.FunctionCtx, grad_NO: Tensor) -> tuple[Tensor, None]:
         return grad_NO @ ctx.matrix.matrix(grad_NO.dtype), None  # type: ignore[attr-defined]
 
 
