@@ -109,7 +109,8 @@ class Session:
         elif settings.dpo is not None:
             objective = Preferences(settings, files, weights)
         trainer = Trainer(settings, weights, objective, data.items, data.held_out)
-        return cls(trainer.settings, files, data, trainer, began)
+        settings = settings.model_copy(update={"steps": trainer.settings.steps})
+        return cls(settings, files, data, trainer, began)
 
     def plan(self) -> str:
         """What there is to train on, what is left out and why, and how long it goes on."""
@@ -144,5 +145,6 @@ class Session:
         metrics, _ = self.trainer.step()
         seconds = time.perf_counter() - began
         print(console_line(1, {key: value for key, value in metrics.items() if key in SHOWN}))
+        assert self.settings.steps is not None
         print(f"one step took {seconds:.1f} seconds")
         print(f"{self.settings.steps} steps would take {clock_time(seconds * self.settings.steps)}, and the measuring")

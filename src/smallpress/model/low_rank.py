@@ -22,6 +22,9 @@ NEVER_QUANTIZED = ("router",)
 class FrozenLinear(nn.Module):
     """A linear layer that is not trained; its weight is in low-bit codes where `format` names some."""
 
+    weight: Tensor | None
+    bias: Tensor | None
+
     def __init__(self, linear: nn.Linear, format: FrozenFormat | None, what: str):
         super().__init__()
         weight_OM = linear.weight.detach()
@@ -31,6 +34,7 @@ class FrozenLinear(nn.Module):
 
     def forward(self, x_NM: Tensor) -> Tensor:
         if self.codes is None:
+            assert self.weight is not None
             return F.linear(x_NM, self.weight, self.bias)
         y_NO = FrozenProduct.apply(x_NM, self.codes)
         return y_NO if self.bias is None else y_NO + self.bias

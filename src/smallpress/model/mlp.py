@@ -30,7 +30,7 @@ class GatedMLP(nn.Module):
         self.arithmetic = PLAIN
 
     def forward(self, x_NM: Tensor) -> Tensor:
-        down = self.down
+        down: nn.Module = self.down
         if not isinstance(down, nn.Linear):  # low-rank, or of low-bit codes
             return down(_Gated.apply(self.gate(x_NM), self.up(x_NM), *ACTIVATIONS[self.activation]))
         return gated_down(self.gate(x_NM), self.up(x_NM), down.weight, down.bias, self.activation, self.arithmetic)

@@ -51,9 +51,9 @@ class DistillSettings(TrainSettings):
     """Answers of a teacher, checked and filtered, then learned."""
 
     teacher: str  # a model, or the address of an endpoint: http://.../v1
-    endpoint: Endpoint = Endpoint()
+    endpoint: Endpoint = Endpoint.model_validate({})
     method: Literal["answers", "logits", "on_policy"] = "answers"
-    divergence: Divergence = Divergence()
+    divergence: Divergence = Divergence.model_validate({})
 
     # what is asked
     tasks: tuple[str, ...] = ()  # "family", "family:level" or "family:first-last"
@@ -66,7 +66,7 @@ class DistillSettings(TrainSettings):
     temperature: float = Field(0.6, ge=0, le=2)
     top_p: float = Field(0.95, gt=0, le=1)
     answer_tokens: int = Field(1024, ge=1)
-    filters: Filters = Filters()
+    filters: Filters = Filters.model_validate({})
 
     # how it is learned
     form: Form = "auto"
