@@ -242,7 +242,7 @@ def test_a_run_without_a_whole_checkpoint_says_which_file_is_damaged(stopped, ca
 
 
 def test_a_full_disk_is_one_line_and_the_checkpoint_before_it_stands(stopped, finished, capsys, monkeypatch):
-    from smallpress.rl import run as rl_run
+    from smallpress.weights import checkpoint
 
     def save_to_full_disk(*arguments):
         def full(descriptor):
@@ -252,9 +252,9 @@ def test_a_full_disk_is_one_line_and_the_checkpoint_before_it_stands(stopped, fi
             patch.setattr(os, "fsync", full)
             save(*arguments)
 
-    save = rl_run.save_checkpoint
+    save = checkpoint.save_checkpoint
     with monkeypatch.context() as patch:
-        patch.setattr(rl_run, "save_checkpoint", save_to_full_disk)
+        patch.setattr(checkpoint, "save_checkpoint", save_to_full_disk)
         assert run(["resume", str(stopped)]) == 2
     said = capsys.readouterr().err.splitlines()
     assert "no space left on device; free some space" in said[-1]
