@@ -11,9 +11,9 @@ from workload import StepReport, Turns, Workload, reward, side_parser
 
 import smallpress
 from smallpress.cli.open_engine import engine_over, number_format
+from smallpress.optim.compute_dtype import compute_dtype
 from smallpress.optim.master import MasterWeights
 from smallpress.rl.rollout import RolloutGroup, Speech
-from smallpress.rl.run import compute_dtype
 from smallpress.rl.settings import GRPOSettings
 from smallpress.rl.trainer import Trainer
 from smallpress.tasks.example import Example, Verdict

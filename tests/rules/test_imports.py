@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[2] / "src/smallpress"
-WITHOUT_TORCH = ("run", "tokenizer", "tasks", "cli")
+WITHOUT_TORCH = ("run", "corpus", "tokenizer", "tasks", "cli")
 NO_TORCH = "import sys; sys.modules['torch'] = None\n"
 
 

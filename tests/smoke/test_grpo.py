@@ -156,6 +156,13 @@ def test_a_wrong_setting_is_told_before_torch_is_imported():
     assert done.returncode == 2 and "unknown setting sead (and 2 more); did you mean seed?" in done.stderr
 
 
+def after_plan(stderr: str) -> list[str]:
+    """What a run says after its plan, a line with further ones indented, and after where it is."""
+    plan, *said = stderr.splitlines()
+    assert plan.startswith("plan: ")
+    return [line for line in said if not line.startswith((" ", "training in "))]
+
+
 def test_ctrl_c_is_one_line_and_resume_goes_on(tiny_recipe, tmp_path, capfd):
     out = tmp_path / "run"
     command = [*COMMAND, "grpo", str(tiny_recipe), "--out", str(out), "--steps", "30"]
@@ -164,7 +171,7 @@ def test_ctrl_c_is_one_line_and_resume_goes_on(tiny_recipe, tmp_path, capfd):
             if line.startswith("step  3/30"):
                 going.send_signal(signal.SIGINT)
         assert going.wait() == 130
-        assert going.stderr.read().splitlines()[1:] == ["smallpress: interrupted"]
+        assert after_plan(going.stderr.read()) == ["smallpress: interrupted"]
     assert run(["resume", str(out)]) == 0
     assert "going on from step " in capfd.readouterr().err
     assert [row["step"] for row in read_metrics(out / "metrics.jsonl")] == list(range(31))
@@ -244,7 +251,7 @@ def test_a_run_without_a_whole_checkpoint_says_which_file_is_damaged(stopped, ca
 
 
 def test_a_full_disk_is_one_line_and_the_checkpoint_before_it_stands(stopped, finished, capsys, monkeypatch):
-    from smallpress.rl import run as rl_run
+    from smallpress.weights import checkpoint
 
     def save_to_full_disk(*arguments):
         def full(descriptor):
@@ -254,13 +261,13 @@ def test_a_full_disk_is_one_line_and_the_checkpoint_before_it_stands(stopped, fi
             patch.setattr(os, "fsync", full)
             save(*arguments)
 
-    save = rl_run.save_checkpoint
+    save = checkpoint.save_checkpoint
     with monkeypatch.context() as patch:
-        patch.setattr(rl_run, "save_checkpoint", save_to_full_disk)
+        patch.setattr(checkpoint, "save_checkpoint", save_to_full_disk)
         assert run(["resume", str(stopped)]) == 2
-    said = capsys.readouterr().err.splitlines()
-    assert "no space left on device; free some space" in said[-1]
-    assert said[1:-1] == ["going on from step 2"]
+    *said, fault = after_plan(capsys.readouterr().err)
+    assert "no space left on device; free some space" in fault
+    assert said == ["going on from step 2"]
     assert [item.name for item in (stopped / "checkpoints").iterdir()] == ["step-000002"]
     assert run(["resume", str(stopped)]) == 0
     assert newest_state(stopped)["curriculum"] == newest_state(finished)["curriculum"]

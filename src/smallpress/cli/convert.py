@@ -52,6 +52,9 @@ def convert(
         Literal["float32", "bfloat16"] | None,
         Parameter(help="Of a Hugging Face folder; by default bfloat16 where the model is stored so, else float32."),
     ] = None,
+    adapter: Annotated[
+        Path | None, Parameter(help="Low-rank adapters (a PEFT folder) to merge into the model.")
+    ] = None,
     dry_run: Annotated[bool, Parameter(negative="", help="Only say what would be written.")] = False,
     force: Annotated[bool, Parameter(negative="", help="Replace OUT if it is there.")] = False,
     json: Annotated[bool, Parameter(negative="", help="Print JSON.")] = False,
@@ -61,12 +64,13 @@ def convert(
 
     Tokenizer, chat template, licence and origin go along. OUT is there whole or not at all.
     """
+    from smallpress.weights.adapter import with_adapter
     from smallpress.weights.load import open_model
     from smallpress.weights.reference import resolve
 
     if dtype is not None and to != "hf":
         raise UserError(f"--dtype is for --to hf, not for --to {to}", "leave it out")
-    files = open_model(resolve(model, offline))
+    files = with_adapter(open_model(resolve(model, offline)), adapter)
     _check_out(out, to, files, force)
     plan = _hf_plan(out, files, dtype, force) if to == "hf" else _gguf_plan(out, files, SHORT_FOR.get(to, to), force)
     if not dry_run:

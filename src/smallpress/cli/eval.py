@@ -54,6 +54,9 @@ def eval(
         Literal["auto", "int4", "int8", "bfloat16", "float32"],
         Parameter(help="auto: int8, or the file's own 4 bits where few run; float32 needs torch."),
     ] = "auto",
+    adapter: Annotated[
+        Path | None, Parameter(help="Low-rank adapters (a PEFT folder) to merge into the model.")
+    ] = None,
     seed: Annotated[int, Parameter(help="Chooses the questions and the draws.")] = 0,
     compare: Annotated[Path | None, Parameter(help="An earlier --out file: what was gained since.")] = None,
     out: Annotated[Path | None, Parameter(help="Write everything, every answer included, to this JSON file.")] = None,
@@ -83,7 +86,7 @@ def eval(
         check_same_questions(old.problem_set, problem_set(asked.problems.examples))
 
     kept_in = out.with_name(f"{out.name}.answers") if out is not None else None
-    sitting = Sitting(model, asked, sampling, template, reading, kept_in)
+    sitting = Sitting(model, asked, sampling, template, reading, kept_in, adapter)
     document, result, grid = sitting.of_endpoint(endpoint, at_once) if endpoint else sitting.of_local(offline, dtype)
     comparison = compare_results(old, result) if old is not None else None
     grids = [grid, comparison_grid(comparison)] if comparison is not None else [grid]

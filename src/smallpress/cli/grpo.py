@@ -1,4 +1,4 @@
-"""smallpress grpo, and what smallpress resume shares with it"""
+"""smallpress grpo"""
 
 import json
 import sys
@@ -11,14 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-import smallpress
 from smallpress.cli.gain import RESULT, Exam, seconds_of, write_gain
-from smallpress.run.errors import UserError
+from smallpress.cli.training import point_to, settings_of, step_lines
 from smallpress.run.folder import RunFolder
 from smallpress.run.metrics import console_line
 from smallpress.run.progress import clock_time
-from smallpress.run.report import write_report
-from smallpress.run.settings import load_settings, settings_from
+from smallpress.run.settings import load_settings
 
 if TYPE_CHECKING:
     from smallpress.planner.plan import Plan
@@ -29,7 +27,6 @@ if TYPE_CHECKING:
 SHOWN = ("reward", "accuracy", "frac_reward_zero_std", "completions/mean_length", "entropy", "eval/accuracy")
 MODEL = "model"
 MAX_RUNNING = 256
-REPORT_EVERY = 50  # times as long as writing it takes, which grows with the run
 ROOM = 512  # tokens of context for each running request: prompt, example and answer
 
 
@@ -58,37 +55,20 @@ def grpo(
     settings = load_settings(GRPOSettings, recipe, [*set_, *options])
     if dry_run:
         return _rehearse(settings, offline)
+    RunFolder.check_new(out)
     session = Session.open(settings, offline)
-    session.train(RunFolder.create(out, session.settings.model_dump(mode="json")))
+    session.train(RunFolder.create(out, session.settings.model_dump(mode="json"), verb="grpo"))
 
 
-def resume_run(path: Path, offline: bool) -> None:
+def resume_grpo(folder: RunFolder, offline: bool) -> None:
     """Go on with a run where its newest whole checkpoint stands; a finished one only says so."""
-    folder = RunFolder.open(path)
-    settings = _settings_of(folder)
-    if (path / MODEL).exists() and (not settings.measure_n or (path / RESULT).exists()):
-        print(f"{path} is finished")
-        return _point_to(folder)
-    Session.open(settings, offline).train(folder)
-
-
-def _settings_of(folder: RunFolder) -> "GRPOSettings":
     from smallpress.rl.settings import GRPOSettings
 
-    try:
-        return settings_from(GRPOSettings, folder.settings, str(folder.path / "run.json"))
-    except UserError as error:
-        versions = folder.record.get("versions")
-        began = versions.get("smallpress") if isinstance(versions, dict) else None
-        if began == smallpress.__version__:
-            raise
-        remedy = f"the run was begun with smallpress {began}, this is {smallpress.__version__}: go on with the former"
-        raise UserError(error.message, remedy) from None
-
-
-def _point_to(folder: RunFolder) -> None:
-    with folder.writing():
-        print(f"\nreport  {write_report(folder.path)}\nmodel   {folder.path / MODEL}")
+    path, settings = folder.path, settings_of(GRPOSettings, folder)
+    if (path / MODEL).exists() and (not settings.measure_n or (path / RESULT).exists()):
+        print(f"{path} is finished")
+        return point_to(folder, path / MODEL)
+    Session.open(settings, offline).train(folder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +85,9 @@ class Session:
     @classmethod
     def open(cls, settings: "GRPOSettings", offline: bool) -> "Session":
         from smallpress.cli.open_engine import engine_over, number_format
+        from smallpress.optim.compute_dtype import compute_dtype
         from smallpress.optim.master import MasterWeights
         from smallpress.rl.rollout import speech
-        from smallpress.rl.run import compute_dtype
         from smallpress.rl.trainer import Trainer
         from smallpress.tasks.task import TASKS
         from smallpress.tasks.worked import worked_example
@@ -144,19 +124,7 @@ class Session:
             used, reserve = used + seconds_of(before), 2 * max(result.seconds for result in before.results)
         run = Run(folder, self.trainer, self.exam.look, used, reserve)
         laps: list[float] = []
-        next_report = 0.0
-
-        def on_step(step: int, metrics: dict[str, float]) -> None:
-            nonlocal next_report
-            laps.append(sum(value for key, value in metrics.items() if key.startswith("seconds/")))
-            line = console_line(step, {key: metrics[key] for key in SHOWN if key in metrics}, self.settings.steps)
-            left = _left(self.settings, run.seconds, laps, step, reserve)
-            print(f"{line}  {clock_time(run.seconds)}, {clock_time(left)} left", flush=True)
-            if (now := time.perf_counter()) >= next_report:
-                write_report(path)
-                next_report = now + REPORT_EVERY * (time.perf_counter() - now)
-
-        run.go(on_step, lambda sentence: print(sentence, file=sys.stderr, flush=True))
+        run.go(step_lines(run, SHOWN, laps), lambda sentence: print(sentence, file=sys.stderr, flush=True))
         if self.trainer.n_done == 0:
             print(f"no step fits into {self.settings.minutes:g} minutes: nothing was trained", file=sys.stderr)
         with folder.writing():
@@ -165,7 +133,7 @@ class Session:
                 after = self.exam.after(path)
                 write_gain(path, before.result, after, run.seconds + after.seconds)
         _print_beside(self.plan, laps)
-        _point_to(folder)
+        point_to(folder, path / MODEL)
 
     def _export(self, folder: Path) -> None:
         from smallpress.weights.export import save_hf_folder
@@ -173,14 +141,6 @@ class Session:
         if not folder.exists():
             card = {"summary": f"{self.settings.model} after reinforcement learning with checkable rewards (GRPO)."}
             save_hf_folder(folder, self.trainer.weights.master, self.files, "bfloat16", card)
-
-
-def _left(settings: "GRPOSettings", seconds: float, laps: Sequence[float], step: int, reserve: float) -> float:
-    """Seconds until the run ends, by the clock or at the pace of the steps so far, whichever is sooner."""
-    ends = [60 * settings.minutes - seconds] if settings.minutes is not None else []
-    if settings.steps is not None:
-        ends.append(fmean(laps) * (settings.steps - step) + reserve)
-    return max(0.0, min(ends))
 
 
 def _plan_first(files: "ModelFiles", tokenizer: "Tokenizer", settings: "GRPOSettings") -> "Plan":

@@ -25,6 +25,8 @@ VERBS = {
     "bench": "Measure how fast a model runs here, beside what the machine allows.",
     "plan": "Say before a run what it takes: memory, time, energy, money, and what would fit instead.",
     "convert": "Write a model as a GGUF file, in as few bits as asked, or as a Hugging Face folder.",
+    "sft": "Train a model on answers: all its weights or adapters, on conversations or on pairs of answers.",
+    "distill": "Let a teacher answer, keep what is right and readable, and train a student on it.",
     "grpo": "Make a model reason by reinforcement learning with checkable rewards.",
     "watch": "Show training runs in the browser while they go on: curves, samples, alarms, the time left.",
     "resume": "Go on with a run that was stopped, from its newest whole checkpoint.",

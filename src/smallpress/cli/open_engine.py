@@ -78,7 +78,7 @@ def open_engine(
         return engine(NativeRunner.from_files(files, packing, PAGE_SIZE, n_pages))
     from smallpress.weights.load import load_transformer
 
-    return engine(_torch_runner(load_transformer(files.path), format, n_pages))
+    return engine(_torch_runner(load_transformer(files), format, n_pages))
 
 
 def engine_over(model: "Transformer", format: NumberFormat, n_running: int, tokens_each: int) -> "Engine":

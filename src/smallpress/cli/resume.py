@@ -5,7 +5,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from smallpress.cli.grpo import resume_run
+from smallpress.run.errors import UserError
+from smallpress.run.folder import RunFolder
 
 
 def resume(
@@ -15,4 +16,12 @@ def resume(
     offline: Annotated[bool, Parameter(negative="", help="Open no socket.")] = False,
 ) -> None:
     """Go on with a run that was stopped, from its newest whole checkpoint."""
-    resume_run(run, offline)
+    from smallpress.cli.distill import resume_distill
+    from smallpress.cli.grpo import resume_grpo
+    from smallpress.cli.sft import resume_sft
+
+    go_on = {"grpo": resume_grpo, "sft": resume_sft, "distill": resume_distill}
+    folder = RunFolder.open(run)
+    if folder.verb not in go_on:
+        raise UserError(f"{run} is a run of {folder.verb}", "go on with the smallpress that began it")
+    go_on[folder.verb](folder, offline)

@@ -5,6 +5,7 @@ import os
 import stat
 import sys
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
@@ -41,6 +42,9 @@ def run(
         Literal["auto", "int4", "int8", "bfloat16", "float32"],
         Parameter(help="auto: int8, or the file's own 4 bits where few run; float32 needs torch."),
     ] = "auto",
+    adapter: Annotated[
+        Path | None, Parameter(help="Low-rank adapters (a PEFT folder) to merge into the model.")
+    ] = None,
     draft: Annotated[
         Literal["auto", "off"], Parameter(help="auto: guess ahead where text repeats; the answer is the same, sooner.")
     ] = "auto",
@@ -63,7 +67,7 @@ def run(
     given |= {"max_tokens": max_tokens, "seed": seed}
     settings = {key: value for key, value in given.items() if value is not None}
     with _loading(model):
-        talk = open_talk(model, settings, template, dtype, offline, drafts=draft == "auto")
+        talk = open_talk(model, settings, template, dtype, offline, drafts=draft == "auto", adapter=adapter)
     talk.system, talk.seed = system, seed
     if text is None:
         from smallpress.cli.repl import talk_in_terminal
@@ -107,16 +111,23 @@ def _piped_text() -> str | None:
 
 
 def open_talk(
-    model: str, given: dict[str, Any], template: str, dtype: "NumberFormat | Auto", offline: bool, drafts: bool
+    model: str,
+    given: dict[str, Any],
+    template: str,
+    dtype: "NumberFormat | Auto",
+    offline: bool,
+    drafts: bool,
+    adapter: Path | None = None,
 ) -> "Talk":
     """A conversation with `model`; `given` are the sampling settings named on the command line."""
     from smallpress.cli.open_engine import open_engine
     from smallpress.cli.talk import Talk
+    from smallpress.weights.adapter import with_adapter
     from smallpress.weights.identity import misnamed
     from smallpress.weights.load import open_model
     from smallpress.weights.reference import resolve
 
-    files = open_model(resolve(model, offline))
+    files = with_adapter(open_model(resolve(model, offline)), adapter)
     if note := misnamed(model, files):
         print(f"smallpress: {note}", file=sys.stderr)
     params = sampling(files, given)

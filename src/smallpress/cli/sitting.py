@@ -92,6 +92,7 @@ class Sitting:
     template: Literal["chat", "r1_zero", "r1_zero_example", "all"]
     reading: Literal["strict", "lenient"]
     kept_in: Path | None  # answers as they come
+    adapter: Path | None = None
 
     def of_endpoint(self, url: str, n_at_once: int) -> Found:
         """Put to a model behind an API."""
@@ -99,6 +100,8 @@ class Sitting:
         from smallpress.evaluate.evaluate import judge
         from smallpress.evaluate.tables import result_grid
 
+        if self.adapter is not None:
+            raise UserError("--adapter is for local models", "give the endpoint's model its adapter there")
         if self.template != "chat":
             raise UserError(f"--template {self.template} is for local models", "an endpoint is asked as a chat")
         key = next((value for name in KEYS if (value := os.environ.get(name))), None)
@@ -114,17 +117,18 @@ class Sitting:
     def of_local(self, offline: bool, dtype: "NumberFormat | Auto") -> Found:
         """Put to a model that runs here."""
         from smallpress.cli.open_engine import open_engine
+        from smallpress.weights.adapter import with_adapter
         from smallpress.weights.load import open_model
         from smallpress.weights.reference import resolve
 
-        files = open_model(resolve(self.model, offline))
+        files = with_adapter(open_model(resolve(self.model, offline)), self.adapter)
         tokenizer = files.tokenizer()
         examples = self.questions.problems.examples
         longest = max(len(tokenizer.encode(example.prompt)) for example in examples)
         n_running = min(MAX_RUNNING, len(examples) * self.sampling.samples)
         tokens_each = min(longest + ROOM_FOR_TEMPLATE + self.sampling.max_tokens, files.config.max_seq_len)
         engine = open_engine(files, dtype, n_running, tokens_each)
-        with self._store(dtype) as store:
+        with self._store(f"{dtype}, {self.adapter}" if self.adapter else dtype) as store:
             return (
                 self._every_way(engine, tokenizer, store)
                 if self.template == "all"

@@ -30,7 +30,9 @@ class GatedMLP(nn.Module):
         self.arithmetic = PLAIN
 
     def forward(self, x_NM: Tensor) -> Tensor:
-        down = self.down
+        down: nn.Module = self.down
+        if not isinstance(down, nn.Linear):  # low-rank, or of low-bit codes
+            return down(_Gated.apply(self.gate(x_NM), self.up(x_NM), *ACTIVATIONS[self.activation]))
         return gated_down(self.gate(x_NM), self.up(x_NM), down.weight, down.bias, self.activation, self.arithmetic)
 
 
@@ -44,6 +46,27 @@ def gated_down(
 ) -> Tensor:
     """[N, M]: down(activation(gate) * up) + bias, its product in `arithmetic`."""
     return _GatedDown.apply(gate_NF, up_NF, down_MF, bias_M, *ACTIVATIONS[activation], arithmetic)
+
+
+class _Gated(torch.autograd.Function):
+    """activation(gate) * up, of which gate and up alone are kept."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        gate_NF: Tensor,
+        up_NF: Tensor,
+        act: Callable[[Tensor], Tensor],
+        act_backward: Callable[[Tensor, Tensor], Tensor],
+    ) -> Tensor:
+        ctx.save_for_backward(gate_NF, up_NF)
+        ctx.act, ctx.act_backward = act, act_backward
+        return act(gate_NF).mul_(up_NF)
+
+    @staticmethod
+    def backward(ctx: Any, grad_NF: Tensor) -> tuple[Tensor | None, ...]:
+        gate_NF, up_NF = ctx.saved_tensors
+        return ctx.act_backward(grad_NF * up_NF, gate_NF), grad_NF * ctx.act(gate_NF), None, None
 
 
 class _GatedDown(torch.autograd.Function):

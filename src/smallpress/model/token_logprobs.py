@@ -43,7 +43,9 @@ class _TokenLogprobs(torch.autograd.Function):
     def backward(ctx: Any, grad_N: Tensor, _: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         hidden_NM, head_VM, ids_N, norm_N = ctx.saved_tensors
         grad_hidden = torch.empty_like(hidden_NM)
-        grad_head = torch.zeros(head_VM.shape, dtype=torch.float32, device=head_VM.device)
+        grad_head = None  # stays so where the head is frozen
+        if ctx.needs_input_grad[1]:
+            grad_head = torch.zeros(head_VM.shape, dtype=torch.float32, device=head_VM.device)
         scaled_N = grad_N / ctx.temperature
         narrow = hidden_NM.new_empty(min(CHUNK, len(ids_N)), len(head_VM))
         for start in range(0, len(ids_N), CHUNK):
@@ -55,8 +57,9 @@ class _TokenLogprobs(torch.autograd.Function):
                 grad_logits.scatter_add_(1, ids_N[rows, None], scaled_N[rows, None])
                 narrow[first - start : rows.stop - start] = grad_logits
             torch.mm(narrow[: end - start], head_VM, out=grad_hidden[start:end])
-            grad_head += narrow[: end - start].T @ hidden_NM[start:end]
-        return grad_hidden, grad_head.to(head_VM.dtype), None, None
+            if grad_head is not None:
+                grad_head += narrow[: end - start].T @ hidden_NM[start:end]
+        return grad_hidden, None if grad_head is None else grad_head.to(head_VM.dtype), None, None
 
 
 def _logits(hidden_NM: Tensor, head_VM: Tensor, temperature: float) -> Tensor:

@@ -3,6 +3,7 @@
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from smallpress.model.block import Block
 from smallpress.model.config import ModelConfig
@@ -27,6 +28,8 @@ class Transformer(nn.Module):
         self.norm = RMSNorm(config.dim, config.norm_eps)
         self.head = None if config.tied_head else nn.Linear(config.dim, config.vocab_size, bias=False)
         mtp = config.mtp
+        self.recompute = False
+        """Keep only the stream between blocks, and compute each block once more in the backward pass."""
         self.mtp = nn.ModuleList([] if mtp is None else [MTPModule(config, mtp, k) for k in range(mtp.n_modules)])
 
     @property
@@ -40,7 +43,10 @@ class Transformer(nn.Module):
         x_NM = self._embedded(ids_N)
         ropes = self._ropes(positions_N, x_NM.dtype)
         for layer, block in enumerate(self.layers):
-            x_NM = block(x_NM, ropes[layer], attend)
+            if self.recompute and torch.is_grad_enabled():
+                x_NM = checkpoint(block, x_NM, ropes[layer], attend, use_reentrant=False)
+            else:
+                x_NM = block(x_NM, ropes[layer], attend)
         return self.norm(x_NM)
 
     def predict_further(self, k: int, hidden_NM: Tensor, ids_N: Tensor, positions_N: Tensor, attend: Attend) -> Tensor:

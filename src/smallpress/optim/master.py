@@ -32,10 +32,13 @@ class MasterWeights:
         weight_decay: float = 0.0,
         eps: float = 1e-8,
         optimizer: Choice = "adamw",
+        take: bool = False,
     ):
+        """`take`: the model given becomes the computing copy, where else it is copied. What of it is no parameter (the
+        frozen weights under low-rank adapters) keeps its dtype and has no master."""
         self.dtype = dtype
-        self.model = copy.deepcopy(model).to(dtype)
-        self.master = {name: nn.Parameter(p.detach().float().clone()) for name, p in model.named_parameters()}
+        self.model = model if take else copy.deepcopy(model)
+        self.master = {name: self._split(parameter) for name, parameter in self.model.named_parameters()}
         for name, parameter in self.model.named_parameters():
             if parameter.requires_grad:  # a router's selection bias does not
                 parameter.register_post_accumulate_grad_hook(_Collect(self.master[name]))
@@ -45,6 +48,13 @@ class MasterWeights:
         else:
             groups = self._groups(weight_decay, apart=False)
             self.optimizer = torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=eps, fused=True)
+
+    def _split(self, parameter: nn.Parameter) -> nn.Parameter:
+        """The fp32 master of a parameter, which itself is then of the computing dtype; a router's selection bias, which
+        no gradient moves, stays fp32."""
+        master = parameter.detach().float()
+        parameter.data = master.to(self.dtype if parameter.requires_grad else torch.float32, copy=True)
+        return nn.Parameter(master)
 
     def _groups(self, weight_decay: float, apart: bool) -> list[dict[str, Any]]:
         """Matrices, then norms and biases; with `apart` embeddings are a group of their own, whose moments are fp32."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from smallpress.corpus.packing import common_start, first_fit
 from smallpress.model.attention import Group, TokenTree
 
 
@@ -49,18 +50,8 @@ def pack(groups: Sequence[TrainedGroup], token_budget: int) -> list[MicroBatch]:
     A group over the budget is taken apart and its prompt repeated; a single rollout over it gets a batch of its own.
     """
     pieces = [piece for group in groups for piece in _split(group, token_budget)]
-    pieces.sort(key=lambda group: group.n_tokens, reverse=True)
-    bins: list[list[TrainedGroup]] = []
-    free: list[int] = []
-    for piece in pieces:
-        place = next((i for i, room in enumerate(free) if room >= piece.n_tokens), None)
-        if place is None:
-            bins.append([])
-            free.append(token_budget)
-            place = len(bins) - 1
-        bins[place].append(piece)
-        free[place] -= piece.n_tokens
-    return [_lay_out(members) for members in bins]
+    bins = first_fit([piece.n_tokens for piece in pieces], token_budget)
+    return [_lay_out([pieces[i] for i in members]) for members in bins]
 
 
 def _split(group: TrainedGroup, token_budget: int) -> list[TrainedGroup]:
@@ -77,7 +68,7 @@ def _split(group: TrainedGroup, token_budget: int) -> list[TrainedGroup]:
 
 def _lay_out(groups: Sequence[TrainedGroup]) -> MicroBatch:
     # Every group keeps at least one prompt token of its own: its last row predicts the first tokens of its rollouts.
-    prefix = _common_start([group.prompt_ids[:-1] for group in groups])
+    prefix = common_start([group.prompt_ids[:-1] for group in groups])
     ids, rows, rollouts, layout = list(prefix), [], [], []
     for group in groups:
         ids += group.prompt_ids[len(prefix) :]
@@ -103,10 +94,3 @@ def _lay_out(groups: Sequence[TrainedGroup]) -> MicroBatch:
         advantages_P=spread([rollout.advantage for rollout in rollouts]),
         weights_P=spread([rollout.weight for rollout in rollouts]),
     )
-
-
-def _common_start(sequences: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
-    """The longest beginning that all share: it is one of the smallest and of the largest in dictionary order."""
-    low, high = min(sequences), max(sequences)
-    n = next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), min(len(low), len(high)))
-    return low[:n]

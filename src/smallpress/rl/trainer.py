@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any
 
@@ -18,13 +19,14 @@ from smallpress.engine.engine import Engine
 from smallpress.model.transformer import Transformer
 from smallpress.optim.master import MasterWeights
 from smallpress.optim.schedule import schedule
+from smallpress.optim.spike_guard import SpikeGuard
 from smallpress.rl.alarms import Alarms, repeated_share
 from smallpress.rl.algorithm import Clip
 from smallpress.rl.algorithms import ALGORITHMS
 from smallpress.rl.curriculum import Curriculum
 from smallpress.rl.loss import Leash, token_losses
 from smallpress.rl.packing import MicroBatch, Trained, TrainedGroup, pack
-from smallpress.rl.policy import SpikeGuard, accumulate, frozen_logprobs
+from smallpress.rl.policy import accumulate, frozen_logprobs
 from smallpress.rl.rollout import RolloutGroup, Sampler, Speech
 from smallpress.rl.selection import most_varied
 from smallpress.rl.settings import GRPOSettings
@@ -32,6 +34,7 @@ from smallpress.rl.thermostat import Thermostat
 from smallpress.run.seeds import derive_seed
 from smallpress.tasks.example import Example
 from smallpress.tasks.task import Task
+from smallpress.weights.checkpoint import load_trained, save_trained
 
 MAX_ROUNDS = 4
 """Dynamic sampling asks at most this many times a step before it trains on what it has."""
@@ -188,6 +191,12 @@ class Trainer:
         twin = Transformer(self.weights.model.config).to(self.weights.dtype).requires_grad_(False)
         twin.load_state_dict(self.weights.model.state_dict())
         return twin
+
+    def save(self, path: Path, more: Mapping[str, Any]) -> None:
+        save_trained(path, self, more)
+
+    def load(self, path: Path, more: Sequence[str]) -> Mapping[str, Any]:
+        return load_trained(path, self, more)
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """All arrays of the run; with `state` everything a bit-identical resume needs."""

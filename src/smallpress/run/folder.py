@@ -28,6 +28,7 @@ class RunFolder:
 
     .path         the folder
     .settings     the resolved settings, as in run.json
+    .verb         the verb that began it, which knows how to go on
     .checkpoints  Checkpoints
     .samples      folder for what the model wrote along the way
     .metrics      path of metrics.jsonl, for MetricsLog
@@ -37,25 +38,35 @@ class RunFolder:
         self.path = path
         self.record = record
         self.settings: dict[str, Any] = record["settings"]
+        self.verb = str(record.get("verb", "grpo"))
         self.metrics = path / "metrics.jsonl"
         self.samples = path / "samples"
         self.checkpoints = Checkpoints(path / "checkpoints", keep)
 
     @classmethod
-    def create(cls, path: str | Path, settings: Mapping[str, Any], keep: int = 2) -> "RunFolder":
+    def create(cls, path: str | Path, settings: Mapping[str, Any], keep: int = 2, verb: str = "grpo") -> "RunFolder":
         """Start a run in a new or empty folder; keep the last `keep` checkpoints. Raises UserError if it is in use."""
         path = Path(path)
-        record = {"settings": dict(settings), "keep": keep, **_circumstances()}
+        record = {"verb": verb, "settings": dict(settings), "keep": keep, **_circumstances()}
         data = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False).encode() + b"\n"
         try:
             path.mkdir(parents=True, exist_ok=True)
             remove_leftovers(path)
-            if any(item.name != ".lock" for item in path.iterdir()):
-                raise UserError(f"{path} is not empty", "choose a new name, or continue that run: smallpress resume")
+            cls.check_new(path)
         except OSError as error:
             raise disk_error(error, f"creating {path}") from error
         write_file(path / "run.json", data)
         return cls.open(path)
+
+    @staticmethod
+    def check_new(path: Path) -> None:
+        """Raises UserError where a run could not be started, before there is anything to lose; writes nothing."""
+        try:
+            if path.exists() and any(item.name != ".lock" for item in path.iterdir()):
+                raise UserError(f"{path} is not empty", "choose a new name, or continue that run: smallpress resume")
+            os.scandir(next(part for part in (path, *path.absolute().parents) if part.exists())).close()
+        except OSError as error:
+            raise disk_error(error, f"creating {path}") from error
 
     @classmethod
     def open(cls, path: str | Path) -> "RunFolder":

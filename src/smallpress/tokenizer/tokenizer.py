@@ -141,6 +141,10 @@ class Tokenizer:
         """The id of a token as the vocabulary spells it."""
         return None if token is None else self._definition.vocab.get(token)
 
+    def words(self) -> Mapping[str, int]:
+        """Every token as the vocabulary spells it, with its id."""
+        return self._definition.vocab
+
     @property
     def strips_space(self) -> bool:
         """Whether a decoded text loses one space at its start (SentencePiece put it there)."""

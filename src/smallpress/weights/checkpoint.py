@@ -8,9 +8,9 @@ The folder is written beside its name, fsynced and renamed (run.atomic), so a cr
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -90,6 +90,36 @@ def load_checkpoint(path: str | Path, verify: bool = True) -> Checkpoint:
     if verify:
         verify_folder(path)
     return Checkpoint(path)
+
+
+class Trained(Protocol):
+    """What a checkpoint holds: arrays by name, and a state that survives JSON."""
+
+    def tensors(self) -> dict[str, torch.Tensor]: ...
+    def state(self) -> dict[str, Any]: ...
+    def restore(self, tensors: dict[str, torch.Tensor], state: Mapping[str, Any]) -> None: ...
+
+
+def save_trained(path: Path, trained: Trained, more: Mapping[str, Any]) -> None:
+    """Write all of it, and `more` in its state."""
+    save_checkpoint(path, trained.tensors(), json.loads(json.dumps(trained.state() | dict(more))))
+
+
+def load_trained(path: Path, trained: Trained, more: Sequence[str]) -> Mapping[str, Any]:
+    """Give back what `save_trained` wrote to a verified folder; its state.
+
+    Raises UserError unless the checkpoint is of this model under these settings, by a version of the same state.
+    """
+    checkpoint = load_checkpoint(path, verify=False)
+    for key in (*trained.state(), *more):
+        if key not in checkpoint.state:
+            raise UserError(f"{path} has no {key}", "go on with the smallpress that wrote it")
+    tensors = {name: checkpoint.read(name) for name in checkpoint}
+    for name, tensor in trained.tensors().items():
+        if name not in tensors or tensors[name].shape != tensor.shape:
+            raise UserError(f"{path} is of another model: {name} differs", "restore the run's model")
+    trained.restore(tensors, checkpoint.state)
+    return checkpoint.state
 
 
 def _outgoing(tensor: torch.Tensor) -> LazyTensor:

@@ -230,13 +230,14 @@ def open_model(path: str | Path) -> ModelFiles:
     return _GGUF(only)
 
 
-def load_transformer(path: str | Path, dtype: "torch.dtype | None" = None) -> "Transformer":
-    """The model as a torch module on the CPU, in `dtype` (fp32 where None); one tensor is converted at a time."""
+def load_transformer(model_files: str | Path | ModelFiles, dtype: "torch.dtype | None" = None) -> "Transformer":
+    """The model, opened or by its path, as a torch module on the CPU, in `dtype` (fp32 where None); one tensor is
+    converted at a time."""
     import torch
 
     from smallpress.model.transformer import Transformer
 
-    files = open_model(path)
+    files = model_files if isinstance(model_files, ModelFiles) else open_model(model_files)
     with torch.device("meta"):
         model = Transformer(files.config)
     state = {}

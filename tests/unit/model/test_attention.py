@@ -163,3 +163,13 @@ def test_positions_go_on_where_the_prompt_ends():
 def test_a_tree_of_another_size_is_refused():
     with pytest.raises(AssertionError, match="tree holds 3 tokens"):
         PackedCausal(TokenTree((Group(3),)))(0, *random_qkv(4))
+
+
+@pytest.mark.parametrize("queries", [1, 3, 5])
+def test_blocks_of_queries_attend_as_the_whole_does(monkeypatch, queries):
+    """A prompt of 7 under a prefix of 2, completions of 6 and 4; in blocks and in one."""
+    tree = TokenTree((Group(7, (6, 4)), Group(0, (5,))), prefix_len=2)
+    q, k, v = (torch.randn(tree.n_tokens, heads, 4, generator=torch.Generator().manual_seed(0)) for heads in (4, 2, 2))
+    whole = PackedCausal(tree)(0, q, k, v)
+    monkeypatch.setattr(attention, "QUERIES", queries)
+    torch.testing.assert_close(PackedCausal(tree)(0, q, k, v), whole, atol=1e-6, rtol=1e-5)

@@ -5,8 +5,8 @@ import math
 
 import pytest
 
+from smallpress.optim.spike_guard import SpikeGuard
 from smallpress.rl.alarms import Alarms, repeated_share
-from smallpress.rl.policy import SpikeGuard
 
 
 def steps(n, length=10.0, reward=0.5, **more):

@@ -5,7 +5,8 @@ import json
 import pytest
 import torch
 
-from smallpress.rl.run import Run, compute_dtype
+from smallpress.optim.compute_dtype import compute_dtype
+from smallpress.rl.run import Run
 from smallpress.run.errors import UserError
 from smallpress.run.folder import RunFolder
 from smallpress.run.metrics import read_metrics

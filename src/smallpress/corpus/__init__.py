@@ -1,0 +1,1 @@
+"""Documents in: files of conversations read into one shape, packed, filtered."""

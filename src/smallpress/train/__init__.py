@@ -1,0 +1,1 @@
+"""Supervised training: fine-tuning, low-rank adapters, preferences, distillation."""

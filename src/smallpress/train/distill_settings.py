@@ -1,0 +1,103 @@
+"""The settings of distillation; what a recipe of `smallpress distill` says."""
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from smallpress.run.errors import UserError
+from smallpress.run.settings import Settings
+from smallpress.tasks.mixture import parse_mixture
+from smallpress.train.samples import Form
+from smallpress.train.settings import SFTSettings, TrainSettings
+
+
+class Endpoint(Settings):
+    """A teacher that is an address; prices in your money for a million tokens."""
+
+    model: str = "default"
+    key_env: str = "OPENAI_API_KEY"  # the environment variable that holds the key
+    concurrency: int = Field(8, ge=1, le=256)
+    requests_per_minute: float | None = Field(None, gt=0)
+    timeout: float = Field(300.0, gt=0)
+    retries: int = Field(6, ge=0)
+    price_in: float = Field(0.0, ge=0)
+    price_out: float = Field(0.0, ge=0)
+    max_cost: float | None = Field(None, gt=0)
+
+
+class Filters(Settings):
+    """What an answer must be; see corpus/filters.py."""
+
+    correct: bool = True  # by the task's own checker; questions of `prompts` have none
+    repeated: float = Field(0.3, ge=0, le=1)  # largest share of runs of four words that repeat
+    other_scripts: float = Field(0.05, ge=0, le=1)  # largest share of letters of another script
+    measured: tuple[str, ...] = ()  # files whose texts no question and no answer may share ten words with
+
+
+class Divergence(Settings):
+    """Learning the teacher's probabilities; teacher and student share a tokenizer.
+
+    forward KL(teacher, student) covers all the teacher might say, reverse KL(student, teacher) keeps to what it
+    surely says. `top_k` tokens are told apart, the rest is one event; 0: all.
+    """
+
+    direction: Literal["forward", "reverse"] = "forward"
+    top_k: int = Field(64, ge=0)
+    temperature: float = Field(1.0, gt=0)  # of both
+    likelihood: float = Field(0.0, ge=0)  # weight of the answer's own likelihood beside it
+
+
+class DistillSettings(TrainSettings):
+    """Answers of a teacher, checked and filtered, then learned."""
+
+    teacher: str  # a model, or the address of an endpoint: http://.../v1
+    endpoint: Endpoint = Endpoint.model_validate({})
+    method: Literal["answers", "logits", "on_policy"] = "answers"
+    divergence: Divergence = Divergence.model_validate({})
+
+    # what is asked
+    tasks: tuple[str, ...] = ()  # "family", "family:level" or "family:first-last"
+    prompts: tuple[str, ...] = ()  # files of conversations whose last question is asked
+    n_questions: int = Field(500, ge=1)  # of the tasks
+    answers_each: int = Field(1, ge=1)
+    keep_each: int = Field(1, ge=1)  # right answers of one question that are learned
+    teacher_form: Literal["chat", "r1_zero", "r1_zero_example"] = "chat"
+    reading: Literal["strict", "lenient"] = "lenient"
+    temperature: float = Field(0.6, ge=0, le=2)
+    top_p: float = Field(0.95, gt=0, le=1)
+    answer_tokens: int = Field(1024, ge=1)
+    filters: Filters = Filters.model_validate({})
+
+    # how it is learned
+    form: Form = "auto"
+    max_tokens: int = Field(2048, ge=2)  # of a sample
+    eval_n: int = Field(32, ge=0)
+
+    @field_validator("tasks")
+    @classmethod
+    def _readable(cls, tasks: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            if tasks:
+                parse_mixture(",".join(tasks))
+        except UserError as error:
+            raise ValueError(str(error)) from None
+        return tasks
+
+    @property
+    def is_remote(self) -> bool:
+        return self.teacher.startswith(("http://", "https://"))
+
+    def sft(self, data: str) -> SFTSettings:
+        """The training on the answers in the file `data`."""
+        shared: dict[str, Any] = {name: getattr(self, name) for name in TrainSettings.model_fields}
+        return SFTSettings(**shared, data=(data,), eval_n=self.eval_n, form=self.form, max_tokens=self.max_tokens)
+
+    def model_post_init(self, _: object) -> None:
+        if not self.tasks and not self.prompts:
+            raise ValueError("there is nothing to ask: give tasks or prompts")
+        if self.is_remote and self.method != "answers":
+            raise ValueError(f"method={self.method} needs the teacher's probabilities: give a model, not an address")
+        if self.is_remote and self.teacher_form != "chat":
+            raise ValueError(f"teacher_form={self.teacher_form} is for a local teacher")
+        if self.method == "on_policy" and self.lora is not None:
+            raise ValueError("method=on_policy trains all weights: leave out lora")
