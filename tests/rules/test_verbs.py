@@ -10,7 +10,7 @@ import pytest
 from smallpress.cli.main import VERBS, build
 
 ROOT = Path(__file__).parents[2]
-FROZEN_VERBS = ["pull", "ls", "run", "serve", "eval", "bench", "convert", "grpo", "resume", "doctor"]
+FROZEN_VERBS = ["pull", "ls", "run", "serve", "eval", "bench", "convert", "grpo", "watch", "resume", "doctor"]
 FROZEN_TARGETS = ["help", "setup", "demo", "check", "test", "bench"]
 
 

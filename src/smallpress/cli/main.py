@@ -25,6 +25,7 @@ VERBS = {
     "bench": "Measure how fast a model runs here, beside what the machine allows.",
     "convert": "Write a model as a GGUF file, in as few bits as asked, or as a Hugging Face folder.",
     "grpo": "Make a model reason by reinforcement learning with checkable rewards.",
+    "watch": "Show training runs in the browser while they go on: curves, samples, alarms, the time left.",
     "resume": "Go on with a run that was stopped, from its newest whole checkpoint.",
     "doctor": "Say what this machine can do, and what is missing.",
 }

@@ -266,7 +266,7 @@ def range_row(ranges: Sequence[tuple[float, float, float]], width: int = 260, he
     for i, (value, low, high) in enumerate(ranges):
         y = height / 2 + 11 * (i - (len(ranges) - 1) / 2)
         colour = "s7" if i == 0 and len(ranges) > 1 else "s0"
-        parts.append(f'<path class="line {colour}" style="stroke-opacity:.6" d="M{x(low):.1f} {y:.1f}H{x(high):.1f}"/>')
+        parts.append(f'<path class="line {colour}" stroke-opacity=".6" d="M{x(low):.1f} {y:.1f}H{x(high):.1f}"/>')
         parts.append(f'<circle class="dot {colour}" cx="{x(value):.1f}" cy="{y:.1f}" r="4.5"/>')
     return f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img">{"".join(parts)}</svg>'
 

@@ -81,12 +81,18 @@ def write_report(folder: str | Path) -> Path:
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder", "give the folder of a run")
+    name = folder.resolve().name
+    path = folder / "report.html"
+    write_file(path, page(name, f"<h1>{text(name)}</h1>{drawn(folder)}").encode("utf-8"))
+    return path
+
+
+def drawn(folder: Path) -> str:
+    """All of a run that its files tell so far, as HTML without a script. Raises UserError as `write_report`."""
     rows = metrics_of(folder)
     result = read_object(folder / "result.json")
     samples = [row for path in sorted((folder / "samples").glob("*.jsonl")) for row in read_lines(path)]
-    name = folder.resolve().name
     body = (
-        f"<h1>{text(name)}</h1>",
         _headline(rows, result),
         _tiles(rows),
         gains_table(result),
@@ -97,9 +103,7 @@ def write_report(folder: str | Path) -> Path:
         "<footer>Written by smallpress. Points are steps as measured, lines a centred Gaussian mean of them, "
         "bands 95 % intervals.</footer>",
     )
-    path = folder / "report.html"
-    write_file(path, page(name, "".join(body)).encode("utf-8"))
-    return path
+    return "".join(body)
 
 
 def accuracy_figure(folder: str | Path, x: str = "step", title: str = "", note: str = "", width: int = 860) -> str:
@@ -112,14 +116,18 @@ def accuracy_figure(folder: str | Path, x: str = "step", title: str = "", note: 
     return standalone(svg)
 
 
+def report_style() -> str:
+    """What `drawn` is shown with, but for the colours."""
+    return STYLE + files("smallpress.run").joinpath("report.css").read_text("utf-8")
+
+
 def page(title: str, body: str) -> str:
-    css = files("smallpress.run").joinpath("report.css").read_text("utf-8")
-    colours = f":root{{{LIGHT}--back:#f6f7f9}}@media(prefers-color-scheme:dark){{:root{{{DARK}--back:#0d1014}}}}{STYLE}"
+    colours = f":root{{{LIGHT}--back:#f6f7f9}}@media(prefers-color-scheme:dark){{:root{{{DARK}--back:#0d1014}}}}"
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{text(title)}</title>'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<style>{colours}{css}</style></head><body><main>{body}</main></body></html>\n"
+        f"<style>{colours}{report_style()}</style></head><body><main>{body}</main></body></html>\n"
     )
 
 

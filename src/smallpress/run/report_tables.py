@@ -138,9 +138,9 @@ def settings_lists(run: Row) -> str:
     if not lists:
         return ""
     blocks = [
-        f"<dl><h3>{text(name)}</h3>"
+        f"<section><h3>{text(name)}</h3><dl>"
         + "".join(f'<div><dt>{text(key)}</dt><dd class="mono">{text(value)}</dd></div>' for key, value in rows)
-        + "</dl>"
+        + "</dl></section>"
         for name, rows in lists.items()
     ]
     return f'<h2>Settings and machine</h2><div class="card settings">{"".join(blocks)}</div>'

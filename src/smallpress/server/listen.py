@@ -6,6 +6,7 @@ import sys
 from contextlib import suppress
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from smallpress.run.errors import UserError, disk_error
 from smallpress.server.app import Loading, make_app
@@ -57,9 +58,20 @@ def make_server(
 ) -> tuple[uvicorn.Server, Loading]:
     """A server that `run([socket])` starts, and what its loading came to."""
     loading = Loading()
+    server = http_server(make_app(models, keys, limits, hosts, loading, rates), limits, drain_seconds)
+
+    def stop() -> None:
+        server.should_exit = True
+
+    loading.stop = stop
+    return server, loading
+
+
+def http_server(app: ASGIApp, limits: Limits, drain_seconds: int) -> uvicorn.Server:
+    """A server of `app` that `run([socket])` starts."""
     Connection.head_seconds, Connection.stalled_seconds = limits.head_seconds, limits.stalled_seconds
     config = uvicorn.Config(
-        make_app(models, keys, limits, hosts, loading, rates),
+        app,
         http=Connection,
         ws="none",
         loop="asyncio",
@@ -73,13 +85,7 @@ def make_server(
         timeout_graceful_shutdown=drain_seconds,
         h11_max_incomplete_event_size=HEAD_BYTES,
     )
-    server = uvicorn.Server(config)
-
-    def stop() -> None:
-        server.should_exit = True
-
-    loading.stop = stop
-    return server, loading
+    return uvicorn.Server(config)
 
 
 def serve(
@@ -94,7 +100,7 @@ def serve(
     """Answer until SIGINT or SIGTERM; then what streams is given `drain_seconds` to end. UserError: a model is bad."""
     _allow_many_connections(limits.connections)
     server, loading = make_server(models, keys, limits, hosts, drain_seconds, rates)
-    _announce(sock, models)
+    announce(sock, f"serving {', '.join(model.name for model in models)}")
     server.run([sock])
     if isinstance(loading.fault, OSError):
         raise disk_error(loading.fault, "loading the model")
@@ -102,11 +108,10 @@ def serve(
         raise loading.fault
 
 
-def _announce(sock: socket.socket, models: Models) -> None:
+def announce(sock: socket.socket, doing: str) -> None:
     address, port = sock.getsockname()[:2]
     shown = f"[{address}]" if ":" in address else address
-    names = ", ".join(model.name for model in models)
-    print(f"serving {names} at http://{shown}:{port} (Ctrl-C stops)", flush=True)
+    print(f"{doing} at http://{shown}:{port} (Ctrl-C stops)", flush=True)
 
 
 def _allow_many_connections(n: int) -> None:

@@ -1,4 +1,4 @@
-"""The chat page: a handful of files of our own, served from memory, under a policy that lets nothing else in."""
+"""The pages: a handful of files of our own, served from memory, under a policy that lets nothing else in."""
 
 from pathlib import Path
 
@@ -24,7 +24,8 @@ HEADERS = {
 }
 
 
-def page_routes() -> APIRouter:
+def page_routes(first: str = "page.html") -> APIRouter:
+    """`first` is what stands at "/"; the others are at /page/NAME, those in HTML also without their ending."""
     router = APIRouter(include_in_schema=False)
     folder = Path(__file__).parent
     files = {path.name: path.read_bytes() for path in folder.glob("page*") if path.suffix in KINDS}
@@ -36,10 +37,10 @@ def page_routes() -> APIRouter:
 
     @router.get("/")
     async def page() -> Response:
-        return answer("page.html")
+        return answer(first)
 
     @router.get(PAGE + "{name}")
     async def file(name: str) -> Response:
-        return answer(name)
+        return answer(name if "." in name else f"page_{name}.html")
 
     return router

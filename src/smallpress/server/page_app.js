@@ -1,123 +1,109 @@
-// The chat page: state, and what is shown of it.
+// The chat page: which chat is open, what is asked, and what its controls do.
 
-import { asked, checked, load, newId, save, title } from "/page/page_history.js";
-import { elements, parse } from "/page/page_markdown.js";
-import { ask, headers, requestBody } from "/page/page_stream.js";
-import { WORDS, firstLanguage } from "/page/page_words.js";
+import { Answering } from "./page_answering.js";
+import { add, asMarkdown, checked, choose, load, newChat, save, shown, siblings, title } from "./page_history.js";
+import { button, byId, count, dress, make, money, signButton, word } from "./page_look.js";
+import { answerer, asker, reachable } from "./page_message.js";
+import { NUMBERS, get, requestBody } from "./page_stream.js";
 
-const byId = (id) => document.getElementById(id);
-const SETTINGS = ["system", "temperature", "top_p", "max_tokens", "thinking_budget"];
+const SETTINGS = ["system", ...NUMBERS];
+const LOADING_MS = 1500;
 const ui = Object.fromEntries(
-  ["chats", "log", "status", "question", "send", "stop", "model", "key", "file"].map((id) => [id, byId(id)]),
+  ["side", "menu", "chats", "log", "status", "question", "send", "stop", "model", "key", "file", "settings", "meter", "facts"].map(
+    (id) => [id, byId(id)],
+  ),
 );
 
-let language = firstLanguage(localStorage.getItem("smallpress.language"), navigator.language);
 let chats = load(localStorage);
-let current = null; // a chat of `chats`, or one not asked anything yet
-let running = null; // the AbortController of the answer that is coming
+let current = newChat(); // a chat of `chats`, or one not asked anything yet
+let answering = null; // the answer that is coming
 let contexts = {}; // model -> tokens
-
-const word = (name) => WORDS[language][name];
-
-function make(tag, attributes = {}, ...children) {
-  const element = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
-    else if (value !== false) element.setAttribute(name, value === true ? "" : value);
-  }
-  element.append(...children);
-  return element;
-}
-
-const button = (name, act, more = {}) => make("button", { type: "button", onclick: act, ...more }, word(name));
+let prices = null; // what /usage says of rates and of each model's pace
 
 // ---- showing
-
-function showWords() {
-  document.documentElement.lang = language;
-  for (const element of document.querySelectorAll("[data-word]")) element.textContent = word(element.dataset.word);
-  for (const element of document.querySelectorAll("[data-label]")) element.setAttribute("aria-label", word(element.dataset.label));
-  byId("language").textContent = WORDS[language === "en" ? "zh" : "en"].name;
-}
-
-function showTheme() {
-  const chosen = localStorage.getItem("smallpress.theme");
-  const dark = chosen ? chosen === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
-  document.documentElement.classList.toggle("dark", dark);
-  return dark;
-}
 
 function showChats() {
   ui.chats.replaceChildren(
     ...chats.map((chat) =>
       make("li", {},
         make("button", { type: "button", class: "open", "aria-current": String(chat.id === current.id), onclick: () => open(chat) }, title(chat)),
-        button("remove", () => remove(chat), { "aria-label": `${word("remove")}: ${title(chat)}` }),
+        signButton("×", `${word("remove")}: ${title(chat)}`, () => remove(chat)),
       ),
     ),
   );
 }
 
 function showLog() {
-  ui.log.replaceChildren(...current.messages.map((message, index) => (message.role === "user" ? mine(message, index) : theirs(message, index))));
+  const places = shown(current);
+  ui.log.replaceChildren(...places.map(article));
+  if (!places.length) ui.log.append(welcome());
+  reachable(ui.log);
   ui.log.scrollTop = ui.log.scrollHeight;
+  showRoom();
 }
 
-function mine(message, index) {
-  const text = make("div", { class: "text" }, message.content);
-  const acts = make("div", { class: "acts" }, button("edit", () => edit(index)), button("copy", () => copy(message.content)));
-  return make("article", { class: "user", "aria-label": word("you") }, text, acts);
+function welcome() {
+  return make("div", { class: "welcome" }, make("h2", {}, word("welcome")), make("p", {}, word("local")));
 }
 
-function theirs(message, index) {
-  const article = make("article", { class: "assistant", "aria-label": ui.model.value || "assistant" });
-  article.append(...parts(message, false));
-  const acts = make("div", { class: "acts" }, button("copy", () => copy(message.content)));
-  if (index === current.messages.length - 1) acts.append(button("again", () => again(index)));
-  acts.append(make("span", {}, facts(message)));
-  article.append(acts);
-  return article;
+function article(at) {
+  const message = current.messages[at];
+  const acts = { edit: () => edit(at), again: () => question(message.parent), branches: branches(at) };
+  return message.role === "user" ? asker(message, acts) : answerer(message, acts);
 }
 
-/** Thinking, open while it comes and folded after, then the answer. */
-function parts(message, coming) {
-  const out = [];
-  if (message.thinking) {
-    const open = coming && !message.content;
-    const seconds = (message.thinkingSeconds ?? 0).toFixed(1);
-    const counted = `${seconds} ${word("seconds")}, ${message.thinkingTokens ?? 0} ${word("tokens")}`;
-    const summary = make("summary", {}, `${word(open ? "thinking" : "thought")} ${counted}`);
-    out.push(make("details", { class: "thinking", open }, summary, make("div", { class: "words" }, message.thinking)));
-  }
-  const answer = make("div", { class: "text" });
-  answer.append(...elements(parse(message.content), document));
-  if (!message.content && !coming && !message.error) answer.append(word("empty"));
-  out.push(answer);
-  if (message.error) out.push(make("p", { class: "error", role: "alert" }, `${word("failed")}: ${message.error}`));
-  return out;
+/** ‹ 1/2 › where a message has siblings. */
+function branches(at) {
+  const all = siblings(current, at);
+  if (all.length < 2 || answering) return null;
+  const place = all.indexOf(at);
+  const go = (to) => {
+    choose(current, all[to]);
+    keep();
+    showLog();
+    const article = ui.log.children[shown(current).indexOf(all[to])];
+    article.scrollIntoView({ block: "nearest" });
+    article.querySelector(".branches button:enabled").focus({ preventScroll: true });
+  };
+  return make("span", { class: "branches", role: "group", "aria-label": word("version") },
+    signButton("‹", word("earlier"), () => go(place - 1), { disabled: place === 0 }),
+    make("span", {}, `${place + 1}/${all.length}`),
+    signButton("›", word("later"), () => go(place + 1), { disabled: place === all.length - 1 }),
+  );
 }
 
-function facts(message) {
-  const said = [];
-  if (message.tokens) said.push(`${message.tokens} ${word("tokens")}, ${(message.tokens / Math.max(message.seconds, 1e-3)).toFixed(1)}/${word("seconds")}`);
-  if (message.reason === "length") said.push(word("cut"));
-  if (message.reason === "stopped") said.push(word("stopped"));
+/** What the branch has used of the context and of money, or what the coming answer has so far. */
+function showRoom(coming = null) {
+  const turns = shown(current).map((at) => current.messages[at]);
   const context = contexts[ui.model.value];
-  if (context && message.total) said.push(`${Math.max(context - message.total, 0)} ${word("left")}`);
-  return said.join(" · ");
+  const total = turns.findLast((message) => message.total)?.total ?? 0;
+  const facts = [];
+  if (coming) facts.push(`${count(coming.tokens)} ${word("tokens")}`, `${coming.pace().toFixed(1)} ${word("pace")}`);
+  else if (context && total) facts.push(`${count(Math.max(context - total, 0))} ${word("left")}`);
+  const paid = current.messages.filter((message) => message.cost);
+  if (paid.length) facts.push(money(paid.reduce((sum, { cost }) => sum + cost, 0), paid[0].currency));
+  ui.meter.hidden = !context || !total;
+  if (context) ui.meter.value = Math.min(1, total / context);
+  ui.facts.textContent = facts.join(" · ");
+}
+
+function redraw() {
+  showChats();
+  if (!answering) showLog();
 }
 
 // ---- doing
 
 function open(chat) {
-  running?.abort();
+  answering?.stop();
   current = chat;
+  menu(false);
   showChats();
   showLog();
 }
 
 function fresh() {
-  open({ id: newId(), messages: [] });
+  open(newChat());
   ui.question.focus();
 }
 
@@ -129,95 +115,77 @@ function remove(chat) {
 }
 
 function keep() {
-  if (!save(localStorage, chats)) ui.status.textContent = "localStorage is full";
+  if (!save(localStorage, chats)) say(word("full"));
 }
 
-function put(chat) {
-  current = chat;
-  chats = [chat, ...chats.filter(({ id }) => id !== chat.id)];
-  keep();
-  showChats();
-}
-
-async function copy(text) {
-  await navigator.clipboard.writeText(text);
-}
-
-function edit(index) {
-  const article = ui.log.children[index];
+function edit(at) {
+  const article = ui.log.children[shown(current).indexOf(at)];
   const area = make("textarea", { rows: 3, "aria-label": word("edit") });
-  area.value = current.messages[index].content;
-  area.style.width = "100%";
-  const send = () => area.value.trim() && question(asked(current, index, area.value.trim()));
+  area.value = current.messages[at].content;
+  const send = () => {
+    const content = area.value.trim();
+    if (content) question(add(current, { role: "user", content }, current.messages[at].parent));
+  };
+  const back = () => { showLog(); ui.question.focus(); };
   area.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && !event.shiftKey && !event.isComposing) { event.preventDefault(); send(); }
-    if (event.key === "Escape") { event.stopPropagation(); showLog(); }
+    if (event.key === "Escape") { event.stopPropagation(); back(); }
   });
-  article.replaceChildren(area, make("div", { class: "acts" }, button("send", send)));
+  article.classList.add("editing");
+  article.replaceChildren(area, make("div", { class: "acts" }, button("send", send), button("cancel", back)));
   area.focus();
 }
 
-function again(index) {
-  const asking = current.messages.findLastIndex(({ role }, at) => role === "user" && at < index);
-  if (asking >= 0) question(asked(current, asking, current.messages[asking].content));
-}
-
-async function question(chat) {
-  running?.abort();
-  put(chat);
-  const stopper = new AbortController();
-  const message = { role: "assistant", content: "", thinking: "", thinkingTokens: 0, tokens: 0 };
-  const body = requestBody(ui.model.value, chat.messages, settings());
-  running = stopper;
+/** Ask what the user wrote at `at`; the answer becomes its newest child. */
+async function question(at) {
+  answering?.stop();
+  const chat = current;
+  chat.leaf = at;
+  chats = [chat, ...chats.filter(({ id }) => id !== chat.id)];
+  keep();
+  showChats();
+  const turns = shown(chat).map((place) => chat.messages[place]);
+  const mine = new Answering(ui.model.value, requestBody(ui.model.value, turns, settings()), ui.key.value);
+  answering = mine;
   busy(true);
   showLog();
-  const article = make("article", { class: "assistant", "aria-busy": "true" });
-  ui.log.append(article);
-  await answer(message, body, stopper, article);
-  chat.messages.push(message);
-  if (running === stopper) { running = null; busy(false); }
+  const view = make("article", { class: "assistant", "aria-busy": "true", "aria-label": ui.model.value });
+  ui.log.append(view);
+  const message = await mine.run(view, ui.log, () => current === chat && answering === mine && showRoom(mine));
+  charge(message);
+  const watched = chat.leaf === at;
+  const leaf = chat.leaf;
+  add(chat, message, at);
+  if (!watched) chat.leaf = leaf;
   if (chats.some(({ id }) => id === chat.id)) keep();
+  if (answering !== mine) return;
+  answering = null;
+  busy(false);
   if (current === chat) showLog();
+  if (document.activeElement === document.body && matchMedia("(pointer: fine)").matches) ui.question.focus();
+  say(message.error ? "" : `${word("answered")}: ${count(message.tokens)} ${word("tokens")}`, true);
+  findPrices();
 }
 
-async function answer(message, body, stopper, article) {
-  const began = performance.now();
-  let first = 0;
-  let due = false;
-  const draw = () => {
-    due = false;
-    const near = ui.log.scrollHeight - ui.log.scrollTop - ui.log.clientHeight < 80;
-    article.replaceChildren(...parts(message, true));
-    if (near) ui.log.scrollTop = ui.log.scrollHeight;
-  };
-  const onDelta = (delta) => {
-    const now = performance.now();
-    first ||= now;
-    message.thinking += delta.thinking;
-    message.content += delta.answer;
-    if (delta.thinking) { message.thinkingTokens += 1; message.thinkingSeconds = (now - began) / 1000; }
-    if (delta.thinking || delta.answer) message.tokens += 1;
-    if (!due) { due = true; requestAnimationFrame(draw); }
-  };
-  try {
-    const { reason, usage } = await ask(body, ui.key.value, stopper.signal, onDelta);
-    message.reason = reason ?? "stopped";
-    if (usage) {
-      message.tokens = usage.completion_tokens;
-      message.thinkingTokens = usage.completion_tokens_details.reasoning_tokens;
-      message.total = usage.total_tokens;
-    }
-  } catch (error) {
-    message.reason = error.name === "AbortError" ? "stopped" : "failed";
-    if (message.reason === "failed") message.error = error.message;
-  }
-  message.seconds = (performance.now() - (first || began)) / 1000;
+/** What an answer cost, as far as the prices are known. */
+function charge(message) {
+  const { rates, models } = prices ?? {};
+  if (!rates || message.hit === undefined) return;
+  const machine = models[message.model]?.machine_cost_per_million_completion_tokens ?? 0;
+  const cost = message.hit * rates.hit + message.miss * rates.miss + message.tokens * (rates.out + machine);
+  if (cost > 0) Object.assign(message, { cost: cost / 1e6, currency: rates.currency });
 }
 
 function busy(is) {
   ui.send.hidden = is;
   ui.stop.hidden = !is;
-  ui.status.textContent = is ? "…" : "";
+  say("");
+}
+
+/** One line over the question; `aloud` only for who listens instead of looking. */
+function say(text, aloud = false) {
+  ui.status.classList.toggle("hidden", aloud || !text);
+  ui.status.textContent = text;
 }
 
 function settings() {
@@ -226,24 +194,33 @@ function settings() {
 
 async function findModels() {
   try {
-    const response = await fetch("/v1/models", { headers: headers(ui.key.value) });
-    const found = await response.json();
-    if (!response.ok) throw new Error(found.error.message);
-    contexts = Object.fromEntries(found.data.map((model) => [model.id, model.max_model_len]));
-    ui.model.replaceChildren(...found.data.map((model) => make("option", { value: model.id }, model.id)));
-    const chosen = localStorage.getItem("smallpress.model");
-    if (chosen in contexts) ui.model.value = chosen;
-    ui.status.textContent = "";
+    const { data } = await get("/v1/models", ui.key.value);
+    const chosen = ui.model.value || localStorage.getItem("smallpress.model");
+    contexts = Object.fromEntries(data.map((model) => [model.id, model.max_model_len]));
+    ui.model.replaceChildren(...data.map((model) => make("option", { value: model.id }, model.id)));
+    if (data.some(({ id }) => id === chosen)) ui.model.value = chosen;
+    const coming = data.filter(({ ready }) => ready === false);
+    say(coming.length ? `${coming.map(({ id }) => id).join(", ")} ${word("loading")}` : "");
+    if (coming.length) setTimeout(findModels, LOADING_MS);
+    showRoom();
+    findPrices();
   } catch (error) {
-    ui.status.textContent = error.message;
-    byId("settings").open = true;
+    say(error.message || word("lost"));
+    if (error.status === 401) { ui.settings.open = true; ui.key.focus(); }
   }
 }
 
-function exportChats() {
-  const url = URL.createObjectURL(new Blob([JSON.stringify(chats, null, 1)], { type: "application/json" }));
-  const link = make("a", { href: url, download: "smallpress-chats.json" });
-  link.click();
+async function findPrices() {
+  try {
+    prices = await get("/usage", ui.key.value);
+  } catch {
+    prices = null; // The chat goes on without them.
+  }
+}
+
+function download(name, type, text) {
+  const url = URL.createObjectURL(new Blob([text], { type }));
+  make("a", { href: url, download: name }).click();
   URL.revokeObjectURL(url);
 }
 
@@ -253,11 +230,17 @@ async function importChats() {
     const ids = new Set(found.map(({ id }) => id));
     chats = [...found, ...chats.filter(({ id }) => !ids.has(id))];
     keep();
-    showChats();
+    open(chats.find(({ id }) => id === current.id) ?? current);
+    say("");
   } catch {
-    ui.status.textContent = word("badFile");
+    say(word("badFile"));
   }
   ui.file.value = "";
+}
+
+function menu(is) {
+  ui.side.classList.toggle("shown", is);
+  ui.menu.setAttribute("aria-expanded", String(is));
 }
 
 // ---- beginning
@@ -266,48 +249,45 @@ function listen() {
   byId("ask").addEventListener("submit", (event) => {
     event.preventDefault();
     const content = ui.question.value.trim();
-    if (!content || running) return;
+    if (!content || answering) return;
     ui.question.value = "";
-    question({ ...current, messages: [...current.messages, { role: "user", content }] });
+    question(add(current, { role: "user", content }, current.leaf));
   });
   ui.question.addEventListener("keydown", (event) => {
-    if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
-      event.preventDefault();
-      byId("ask").requestSubmit();
-    }
+    if (event.key === "Enter" && !event.shiftKey && !event.isComposing) { event.preventDefault(); byId("ask").requestSubmit(); }
+    const last = shown(current).findLast((at) => current.messages[at].role === "user");
+    if (event.key === "ArrowUp" && !ui.question.value && last !== undefined && !answering) { event.preventDefault(); edit(last); }
   });
   document.addEventListener("keydown", (event) => {
-    if (event.key === "Escape") running?.abort();
-    if ((event.ctrlKey || event.metaKey) && event.key === "k") { event.preventDefault(); ui.question.focus(); }
-    if ((event.ctrlKey || event.metaKey) && event.shiftKey && event.key.toLowerCase() === "o") { event.preventDefault(); fresh(); }
+    const control = event.ctrlKey || event.metaKey;
+    if (event.key === "Escape") { answering?.stop(); ui.settings.open = false; menu(false); }
+    if (control && event.key === "k") { event.preventDefault(); ui.question.focus(); }
+    if (control && event.shiftKey && event.key.toLowerCase() === "o") { event.preventDefault(); fresh(); }
   });
-  ui.stop.addEventListener("click", () => running?.abort());
+  document.addEventListener("pointerdown", ({ target }) => {
+    if (!ui.settings.contains(target)) ui.settings.open = false;
+    if (!ui.side.contains(target) && !ui.menu.contains(target)) menu(false);
+  });
+  ui.stop.addEventListener("click", () => { answering?.stop(); ui.question.focus(); });
+  ui.menu.addEventListener("click", () => menu(!ui.side.classList.contains("shown")));
   byId("new").addEventListener("click", fresh);
-  byId("export").addEventListener("click", exportChats);
+  byId("export").addEventListener("click", () => download("smallpress-chats.json", "application/json", JSON.stringify(chats, null, 1)));
+  byId("markdown").addEventListener("click", () => download("smallpress-chat.md", "text/markdown", asMarkdown(current)));
   byId("import").addEventListener("click", () => ui.file.click());
   ui.file.addEventListener("change", importChats);
-  byId("theme").addEventListener("click", () => {
-    localStorage.setItem("smallpress.theme", showTheme() ? "light" : "dark");
-    showTheme();
-  });
-  byId("language").addEventListener("click", () => {
-    language = language === "en" ? "zh" : "en";
-    localStorage.setItem("smallpress.language", language);
-    showWords();
-    showChats();
-    showLog();
-  });
-  ui.model.addEventListener("change", () => localStorage.setItem("smallpress.model", ui.model.value));
+  ui.model.addEventListener("change", () => { localStorage.setItem("smallpress.model", ui.model.value); showRoom(); });
   ui.key.addEventListener("change", () => { sessionStorage.setItem("smallpress.key", ui.key.value); findModels(); });
   for (const name of SETTINGS) {
     byId(name).value = localStorage.getItem(`smallpress.${name}`) ?? "";
     byId(name).addEventListener("change", () => localStorage.setItem(`smallpress.${name}`, byId(name).value));
   }
+  byId("defaults").addEventListener("click", () => {
+    for (const name of SETTINGS) { byId(name).value = ""; localStorage.removeItem(`smallpress.${name}`); }
+  });
 }
 
 ui.key.value = sessionStorage.getItem("smallpress.key") ?? "";
-showWords();
-showTheme();
+dress(redraw);
 listen();
 if (chats.length) open(chats[0]);
 else fresh();

@@ -1,7 +1,12 @@
-// Conversations, kept in this browser only.
+// Conversations, kept in this browser only. Each is a tree: an edited question or another answer is a sibling of the first.
+//
+//   chat     {id, messages, leaf}     leaf: index of the last message that is shown; -1 for an empty chat
+//   message  {role, content, parent}  parent: index of the message before it, always smaller; -1 at the beginning
 
 const KEY = "smallpress.chats";
 const ROLES = ["user", "assistant"];
+const NUMBERS = ["seconds", "thinkingSeconds", "tokens", "thinkingTokens", "total", "cost"];
+const TEXTS = ["thinking", "error", "model"];
 
 export function load(storage) {
   try {
@@ -26,23 +31,30 @@ export function checked(value) {
   if (!Array.isArray(value)) throw new TypeError("no list of chats");
   return value.map((chat) => {
     if (!Array.isArray(chat?.messages)) throw new TypeError("a chat without messages");
-    return { id: String(chat.id ?? newId()), messages: chat.messages.map(message) };
+    const messages = chat.messages.map(message);
+    const leaf = isIndex(chat.leaf, messages.length) ? chat.leaf : messages.length - 1;
+    return { id: String(chat.id ?? newId()), messages, leaf };
   });
 }
 
-function message(raw) {
+function message(raw, index) {
   if (!ROLES.includes(raw?.role) || typeof raw.content !== "string") throw new TypeError("a message of another kind");
-  const kept = { role: raw.role, content: raw.content };
-  if (typeof raw.thinking === "string") kept.thinking = raw.thinking;
-  for (const name of ["seconds", "thinkingSeconds", "tokens", "thinkingTokens", "total"]) {
-    if (Number.isFinite(raw[name])) kept[name] = raw[name];
-  }
+  const parent = raw.parent === -1 || isIndex(raw.parent, index) ? raw.parent : index - 1;
+  const kept = { role: raw.role, content: raw.content, parent };
+  for (const name of TEXTS) if (typeof raw[name] === "string") kept[name] = raw[name];
+  for (const name of NUMBERS) if (Number.isFinite(raw[name])) kept[name] = raw[name];
   if (["stop", "length", "stopped", "failed"].includes(raw.reason)) kept.reason = raw.reason;
-  if (typeof raw.error === "string") kept.error = raw.error;
+  if (/^[A-Z]{3}$/.test(raw.currency)) kept.currency = raw.currency;
   return kept;
 }
 
-export function newId() {
+const isIndex = (value, n) => Number.isInteger(value) && value >= 0 && value < n;
+
+export function newChat() {
+  return { id: newId(), messages: [], leaf: -1 };
+}
+
+function newId() {
   return Array.from(crypto.getRandomValues(new Uint8Array(8)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
@@ -51,7 +63,34 @@ export function title(chat) {
   return first.length > 60 ? `${first.slice(0, 59)}…` : first;
 }
 
-/** The chat up to a message of the user, which is to be asked again with `content`: what followed it goes. */
-export function asked(chat, index, content) {
-  return { ...chat, messages: [...chat.messages.slice(0, index), { role: "user", content }] };
+/** Indices of the messages that are shown, first to last. */
+export function shown(chat) {
+  const out = [];
+  for (let at = chat.leaf; at >= 0; at = chat.messages[at].parent) out.unshift(at);
+  return out;
+}
+
+/** Indices of a message and of those that stand in its place in other branches. */
+export function siblings(chat, index) {
+  const { parent } = chat.messages[index];
+  return chat.messages.flatMap((other, at) => (other.parent === parent ? [at] : []));
+}
+
+/** Adds a message after `parent` and shows the branch that ends with it; its index. */
+export function add(chat, message, parent) {
+  chat.leaf = chat.messages.push({ ...message, parent }) - 1;
+  return chat.leaf;
+}
+
+/** Shows the branch with the message `index`, as far as its newest descendant. */
+export function choose(chat, index) {
+  const under = new Set([index]);
+  chat.messages.forEach(({ parent }, at) => { if (under.has(parent)) under.add(at); });
+  chat.leaf = Math.max(...under);
+}
+
+/** The branch that is shown, as Markdown; thinking is left out. */
+export function asMarkdown(chat) {
+  const turns = shown(chat).map((at) => chat.messages[at]);
+  return turns.map(({ role, content, model }) => `## ${role === "user" ? "Question" : (model ?? "Answer")}\n\n${content}\n`).join("\n");
 }

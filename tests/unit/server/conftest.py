@@ -1,9 +1,12 @@
 """A real server on a real socket over an engine that says what it is told to say: no model, no torch."""
 
+import shutil
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
+from importlib.resources import files
 
 import pytest
 
@@ -15,7 +18,7 @@ from smallpress.engine.request import Completion, Piece, Request, SamplingParams
 from smallpress.server.gate import LOOPBACK, Keys
 from smallpress.server.hosted import Hosted, Models
 from smallpress.server.limits import Limits
-from smallpress.server.listen import bound_socket, make_server
+from smallpress.server.listen import NOTHING, bound_socket, make_server
 from smallpress.tokenizer.tokenizer import Tokenizer
 
 EOS = 1
@@ -116,19 +119,22 @@ def start(byte_tokenizer, chatml):
         wait: bool = True,
         slow=None,
         form="chat",
+        names=("tiny",),
+        rates=NOTHING,
     ) -> Served:
         tokenizer = byte_tokenizer(template)
-        engine = ScriptedEngine(answer if callable(answer) else lambda _: answer, tokenizer)
+        engines = {name: ScriptedEngine(answer if callable(answer) else lambda _: answer, tokenizer) for name in names}
+        engine = engines[names[0]]
         params = SamplingParams(temperature=0.6)
 
-        def load() -> ScriptedEngine:
+        def load(name: str) -> ScriptedEngine:
             if slow is not None:
                 assert slow.wait(30)
-            return engine
+            return engines[name]
 
-        models = Models([Hosted("tiny", tokenizer, params, CAPACITY, load, form=form)])
+        models = Models([Hosted(name, tokenizer, params, CAPACITY, partial(load, name), form=form) for name in names])
         sock = bound_socket("127.0.0.1", 0, Keys(keys))
-        server, _ = make_server(models, Keys(keys), limits or Limits(), LOOPBACK, 2)
+        server, _ = make_server(models, Keys(keys), limits or Limits(), LOOPBACK, 2, rates)
         thread = threading.Thread(target=server.run, args=([sock],))
         thread.start()
 
@@ -180,3 +186,70 @@ def tokenizer(byte_tokenizer) -> Tokenizer:
 @pytest.fixture(scope="session")
 def templates(chatml) -> dict[str, str]:
     return {"plain": chatml, "opened": chatml + THINKS}
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+WATCHES = """
+window.violations = [];
+document.addEventListener("securitypolicyviolation", (event) => window.violations.push(event.violatedDirective));
+"""
+
+
+@pytest.fixture(scope="session")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api")
+    if CHROMIUM is None:
+        pytest.skip("there is no chromium")
+    with playwright.sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(browser):
+    """Opens a page; at the end no error was logged, the policy was not broken and no other host was asked."""
+
+    @contextmanager
+    def opened(url, path="/", key=None, network_faults=False, **context):
+        context = browser.new_context(locale="en-US", **context)
+        context.add_init_script(WATCHES)
+        if key is not None:
+            context.add_init_script(f"sessionStorage.setItem('smallpress.key', '{key}')")
+        page = context.new_page()
+        page.set_default_timeout(60_000)
+        asked, faults = [], []
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
+        page.goto(url + path)
+        try:
+            yield page
+            faults += page.evaluate("window.violations")
+            faults += [hit] if (hit := page.evaluate("window.hit")) else []
+        finally:
+            elsewhere = [url_ for url_ in asked if not url_.startswith((url, "data:", "blob:"))]
+            context.close()
+        if network_faults:
+            faults = [fault for fault in faults if "Failed to load resource" not in fault]
+        assert not elsewhere and not faults, (elsewhere, faults)
+
+    return opened
+
+
+@pytest.fixture
+def accessible():
+    """Asserts that axe-core finds nothing serious on a page as it is now."""
+    axe = files(pytest.importorskip("axe_playwright_python")).joinpath("axe.min.js").read_text("utf-8")
+
+    def check(page) -> None:
+        page.evaluate(axe + "; undefined")
+        found = page.evaluate("axe.run({resultTypes: ['violations']})")["violations"]
+        serious = [
+            (one["id"], [node["html"][:200] for node in one["nodes"]])
+            for one in found
+            if one["impact"] in ("serious", "critical")
+        ]
+        assert not serious, serious
+
+    return check
