@@ -64,7 +64,7 @@ def measure(task: CodeFile, first: int | None) -> None:
     problems = (task.problems("train") + task.problems("held_out"))[:first]
     n_right, n_first, n_caught, n_verdicts, began = 0, 0, 0, 0, time.monotonic()
     for problem in problems:
-        task.limits = Limits()
+        task.limits = CodeFile.limits
         verdict = task.run(problem, problem.reference)
         n_right += verdict.passed
         n_verdicts += 1
@@ -81,7 +81,7 @@ def measure(task: CodeFile, first: int | None) -> None:
             print(f"no mutant fails: {problem.prompt[:70]!r}", flush=True)
     seconds = (time.monotonic() - began) / n_verdicts
     print(f"{task.name}: {len(problems)} problems, {n_right} references pass, {n_caught} have a mutant that fails "
-          f"({n_first} the first one tried), {1000 * seconds:.1f} ms a verdict over {n_verdicts}", flush=True)  # fmt: skip
+          f"({n_first} at first), {1000 * seconds:.1f} ms a verdict over {n_verdicts}", flush=True)  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ def mbpp(path: str | Path) -> list[Example]:
 class CodeFile(CodeChecked, FileTask):
     """The problems of HumanEval's or MBPP's file as a task."""
 
-    limits = Limits()
+    limits = Limits(cpu_seconds=10, seconds=60)  # The slowest reference, of MBPP, needs four.
 
     def run(self, example: Example, code: str) -> TestsVerdict:
         return run_tests(program(example, code), Tests(**example.meta["tests"]), self.limits)
@@ -63,7 +63,7 @@ def _humaneval_problem(record: dict[str, Any], where: str) -> Example:
     others = [node for node in statements if not (isinstance(node, ast.FunctionDef) and node.name == entry)]
     if len(others) == len(statements):
         raise UserError(f"{where} does not define {entry}", "give HumanEval's file")
-    tests = Tests(source, entry, trusted="\n".join(map(ast.unparse, others)))
+    tests = Tests(source, (entry,), trusted="\n".join(map(ast.unparse, others)))
     prompt = f"Complete this Python function:\n```python\n{opening.rstrip()}\n```"
     meta = {"opening": opening, "tests": asdict(tests), "steps": 1}
     return Example(prompt, opening + body, "humaneval", 1, file_key(opening), meta)
@@ -77,9 +77,13 @@ def _mbpp_problem(record: dict[str, Any], where: str) -> Example:
     if not isinstance(setup, str):
         raise UserError(f"{where} has no text in 'test_setup_code'", "give MBPP's file")
     source = "\n".join(asserts)
-    _parsed(source, where)
+    used = {node.id for node in ast.walk(_parsed(source, where)) if isinstance(node, ast.Name)}
+    body = _parsed(code, where).body
+    defined = [node.name for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name in used]
+    imports = [node for node in body if isinstance(node, ast.Import) and {name.name for name in node.names} & used]
+    tests = Tests(source, defined, setup, "\n".join(map(ast.unparse, imports)))
     prompt = f"{text.strip()} Your code should pass these tests:\n{source}"
-    meta = {"opening": "", "tests": asdict(Tests(source, setup=setup)), "steps": 1}
+    meta = {"opening": "", "tests": asdict(tests), "steps": 1}
     return Example(prompt, code.replace("\r\n", "\n"), "mbpp", 1, file_key(text + source), meta)
 
 

@@ -25,14 +25,14 @@ _WRAPPERS = {"abs", "bool", "dict", "float", "int", "len", "list", "round", "set
 
 @dataclass(frozen=True, slots=True)
 class Tests:
-    """Tests as source text. `entry`: what the code must define, "" where every unknown name in them is the code's.
+    """Tests as source text. `names`: what the code must define; none given: every name that is unknown in them.
 
     `setup` runs after the code, in its process, and makes inputs; `trusted` runs before the tests, outside of it, and
-    holds functions of theirs. A module that defines `check(candidate)` has it called with the entry.
+    holds functions of theirs. A module that defines `check(candidate)` has it called with the first name.
     """
 
     source: str
-    entry: str = ""
+    names: Sequence[str] = ()
     setup: str = ""
     trusted: str = ""
 
@@ -58,9 +58,7 @@ class _Failed(Exception):
     """A test said no; the text says which."""
 
 
-def run_tests(
-    code: str, tests: Tests, limits: Limits | None = None, sandbox: Sandbox | None = None
-) -> TestsVerdict:
+def run_tests(code: str, tests: Tests, limits: Limits | None = None, sandbox: Sandbox | None = None) -> TestsVerdict:
     """Whether `code` passes all of `tests`. Raises UserError where this machine has no sandbox, SyntaxError for a
     test that is no Python.
     """
@@ -121,7 +119,7 @@ def _value(answer: dict[str, Any], what: str) -> Any:
 def split_claims(module: ast.Module, tests: Tests) -> list[Claim] | None:
     """The assertions as claims, None where one of them, or a statement between them, does not split."""
     body, name = _assertions(module)
-    theirs = {name} if name else _unknown_names(module)
+    theirs = {name} if name else set(tests.names) or _unknown_names(module)
     if tests.trusted and not name:
         return None
     claims = []
@@ -132,11 +130,9 @@ def split_claims(module: ast.Module, tests: Tests) -> list[Claim] | None:
         if claim is None:
             return None
         claims.append(claim)
-    if name and tests.entry != name:
-        return [
-            Claim(_renamed(claim.asked, name, tests.entry), claim.expected, claim.negated) for claim in claims
-        ]
-    return claims
+    if not name:
+        return claims
+    return [Claim(_renamed(claim.asked, name, tests.names[0]), claim.expected, claim.negated) for claim in claims]
 
 
 def _assertions(module: ast.Module) -> tuple[list[ast.stmt], str]:
@@ -206,9 +202,7 @@ def _renamed(source: str, old: str, new: str) -> str:
     return ast.unparse(tree)
 
 
-def _check_claims(
-    candidate: Confined, claims: list[Claim], tests: Tests, limits: Limits, sandbox: Sandbox
-) -> None:
+def _check_claims(candidate: Confined, claims: list[Claim], tests: Tests, limits: Limits, sandbox: Sandbox) -> None:
     for claim in claims:
         value = _value(candidate.ask({"value": claim.asked}), claim.asked)
         expected = not claim.negated if claim.expected is None else _expected(claim.expected, limits, sandbox)
@@ -231,13 +225,10 @@ def _expected(source: str, limits: Limits, sandbox: Sandbox) -> Any:
 # Tests beside the code -----------------------------------------------------------------------------------------------
 
 
-def _run_beside(
-    candidate: Confined, module: ast.Module, tests: Tests, limits: Limits, sandbox: Sandbox
-) -> None:
+def _run_beside(candidate: Confined, module: ast.Module, tests: Tests, limits: Limits, sandbox: Sandbox) -> None:
     """Run the tests in a process of their own, whose calls of the code's functions come through here."""
-    theirs = {tests.entry} if tests.entry else _unknown_names(module)
-    has_check = bool(tests.entry) and _assertions(module)[1]
-    source = tests.source + (f"\ncheck({tests.entry})\n" if has_check else "")
+    theirs = set(tests.names) or _unknown_names(module)
+    source = tests.source + (f"\ncheck({tests.names[0]})\n" if _assertions(module)[1] else "")
     with sandbox.start(limits) as judge:
         if tests.trusted:
             _value(judge.ask({"run": tests.trusted}), "the tests' own functions")

@@ -15,11 +15,11 @@ from contextlib import suppress
 
 NOBODY = 65534
 
-PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS = 1, 4, 22, 38
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 4, 22, 36, 38
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC = 0x00020000, 0x04000000, 0x08000000
 CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
 
-# Arithmetic, memory, time of day, the open descriptors, the process's own end: (x86-64, aarch64). No futex and no sleep:
+# Arithmetic, memory, time of day, the open descriptors, the process's own end: (x86-64, aarch64). No futex, no sleep:
 # a process of one thread has nothing to wait for.
 _ALLOWED: dict[str, tuple[int, int]] = {
     "read": (0, 63), "write": (1, 64), "close": (3, 57), "fstat": (5, 80), "lseek": (8, 62), "munmap": (11, 215),
@@ -59,6 +59,11 @@ def _prctl(option: int, *arguments: int) -> None:
 
 def die_with_parent() -> None:
     _prctl(PR_SET_PDEATHSIG, 9)
+
+
+def adopt_orphans() -> None:
+    """Be the parent of every descendant whose own parent died, so that all can be waited for."""
+    _prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
 def hide_memory() -> None:

@@ -38,7 +38,7 @@ class Limits:
     """What one confined process may use; `seconds` are those of the clock, and stop a process that only waits."""
 
     cpu_seconds: int = 3
-    seconds: float = 20.0
+    seconds: float = 30.0
     memory_bytes: int = 512 << 20
     answer_bytes: int = 1 << 20
 

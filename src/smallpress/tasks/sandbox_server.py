@@ -18,29 +18,18 @@ import socket
 from contextlib import suppress
 from typing import Any, NoReturn
 
-from smallpress.tasks import confinement, sandbox_inside
+from smallpress.tasks import confinement, sandbox_imports, sandbox_inside
 
-WARMED = """abc array ast base64 binascii bisect calendar cmath collections collections.abc colorsys contextlib copy csv
-    dataclasses datetime decimal difflib enum fractions functools hashlib heapq hmac html inspect io itertools json
-    keyword locale math numbers operator pprint queue random re secrets statistics string struct sys textwrap threading
-    time timeit traceback types typing unicodedata unittest uuid warnings weakref zlib encodings.idna encodings.latin_1
-    encodings.ascii encodings.utf_16 encodings.utf_32 _strptime bz2 graphlib ipaddress sched shlex urllib.parse
-    zoneinfo""".split()
-"""What a solution can import: no file can be opened later."""
-
-FIRST_FREE = sandbox_inside.CHANNEL + 1
 GRACE_MS = 100
 
 
 def serve(control: socket.socket) -> None:
     """Answer requests until the other end closes."""
-    for name in WARMED:
-        with suppress(ImportError):  # A build of Python may lack one.
-            __import__(name)
+    assert sandbox_imports.N_MODULES > 0  # They are loaded now, for no file can be opened later.
     os.chdir("/")
     os.umask(0o077)
     devnull = os.open(os.devnull, os.O_RDWR)
-    os.set_inheritable(devnull, True)
+    confinement.adopt_orphans()
     confinement.drop_root()
     confinement.hide_memory()
     layers = _layers()
@@ -51,13 +40,14 @@ def serve(control: socket.socket) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # Wardens need no waiting for.
     gc.collect()
     gc.freeze()
+    program = os.getpid()
     while True:
         request, descriptors, _, _ = socket.recv_fds(control, 4096, 2)
         if not request:
-            return
+            return _end_all()
         if os.fork() == 0:
             control.close()
-            _warden(json.loads(request), *descriptors, devnull)
+            _warden(program, json.loads(request), *descriptors, devnull)
         for descriptor in descriptors:
             os.close(descriptor)
 
@@ -76,14 +66,30 @@ def _layers() -> list[str]:
     return json.loads(text or b"[]")
 
 
-def _warden(limits: dict[str, Any], channel: int, watch: int, devnull: int) -> NoReturn:
+def _end_all() -> None:
+    """End the wardens, and with them what they made; wait until nothing is left."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    os.killpg(0, signal.SIGTERM)
+    with suppress(ChildProcessError):
+        while True:
+            os.waitpid(-1, 0)
+
+
+def _warden(program: int, limits: dict[str, Any], channel: int, watch: int, devnull: int) -> NoReturn:
     confinement.die_with_parent()
+    if os.getppid() != program:  # It died before the line above.
+        os._exit(0)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    alive, held = os.pipe()
     if "namespaces" in limits["layers"]:
         confinement.unshare(confinement.CLONE_NEWPID)
     child = os.fork()
     if child == 0:
         try:
+            os.close(held)
+            confinement.die_with_parent()
+            if select.select([alive], [], [], 0)[0]:  # The pipe's other end is closed: the warden died before that.
+                os._exit(0)
             _confined(limits, channel, devnull)
         finally:
             os._exit(71)  # EX_OSERR: a layer that was promised failed, and nothing has run.
@@ -106,12 +112,10 @@ def _warden(limits: dict[str, Any], channel: int, watch: int, devnull: int) -> N
 
 
 def _confined(limits: dict[str, Any], channel: int, devnull: int) -> NoReturn:
-    confinement.die_with_parent()
-    os.dup2(channel, FIRST_FREE)  # It may lie where the next lines put others.
-    os.dup2(FIRST_FREE, sandbox_inside.CHANNEL)
     for standard in (0, 1, 2):
         os.dup2(devnull, standard)
-    os.closerange(FIRST_FREE, os.sysconf("SC_OPEN_MAX"))
+    os.dup2(channel, sandbox_inside.CHANNEL)  # After the lines above, for this may be the number of devnull.
+    os.closerange(sandbox_inside.CHANNEL + 1, os.sysconf("SC_OPEN_MAX"))
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     layers = limits["layers"]
     if "namespaces" in layers:
