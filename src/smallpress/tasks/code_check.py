@@ -7,7 +7,7 @@ from abc import abstractmethod
 
 from smallpress.tasks.answers import format_ok, until_next_turn
 from smallpress.tasks.check import Checked
-from smallpress.tasks.code_tests import TestsVerdict
+from smallpress.tasks.code_tests import CodeVerdict
 from smallpress.tasks.example import Example, Reading, Verdict
 
 _TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
@@ -40,7 +40,7 @@ class CodeChecked(Checked):
     """A task whose answers are run."""
 
     @abstractmethod
-    def run(self, example: Example, code: str) -> TestsVerdict: ...
+    def run(self, example: Example, code: str) -> CodeVerdict: ...
 
     def check(self, example: Example, completion: str, reading: Reading = "strict", opened: bool = False) -> Verdict:
         """Find the code and run its tests. Raises UserError where this machine has no sandbox."""

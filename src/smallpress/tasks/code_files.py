@@ -13,7 +13,7 @@ from typing import Any
 
 from smallpress.run.errors import UserError, disk_error
 from smallpress.tasks.code_check import CodeChecked
-from smallpress.tasks.code_tests import Tests, TestsVerdict, run_tests
+from smallpress.tasks.code_tests import UnitTests, run_tests
 from smallpress.tasks.example import Example
 from smallpress.tasks.files import FileTask, file_key
 from smallpress.tasks.sandbox import Limits
@@ -40,8 +40,8 @@ class CodeFile(CodeChecked, FileTask):
 
     limits = Limits(cpu_seconds=10, seconds=60)  # The slowest reference, of MBPP, needs four.
 
-    def run(self, example: Example, code: str) -> TestsVerdict:
-        return run_tests(program(example, code), Tests(**example.meta["tests"]), self.limits)
+    def run(self, example: Example, code: str) -> CodeVerdict:
+        return run_tests(program(example, code), UnitTests(**example.meta["tests"]), self.limits)
 
 
 CODE_READERS: dict[str, Callable[[str | Path], list[Example]]] = {"humaneval": humaneval, "mbpp": mbpp}
@@ -63,7 +63,7 @@ def _humaneval_problem(record: dict[str, Any], where: str) -> Example:
     others = [node for node in statements if not (isinstance(node, ast.FunctionDef) and node.name == entry)]
     if len(others) == len(statements):
         raise UserError(f"{where} does not define {entry}", "give HumanEval's file")
-    tests = Tests(source, (entry,), trusted="\n".join(map(ast.unparse, others)))
+    tests = UnitTests(source, (entry,), trusted="\n".join(map(ast.unparse, others)))
     prompt = f"Complete this Python function:\n```python\n{opening.rstrip()}\n```"
     meta = {"opening": opening, "tests": asdict(tests), "steps": 1}
     return Example(prompt, opening + body, "humaneval", 1, file_key(opening), meta)
@@ -81,7 +81,7 @@ def _mbpp_problem(record: dict[str, Any], where: str) -> Example:
     body = _parsed(code, where).body
     defined = [node.name for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name in used]
     imports = [node for node in body if isinstance(node, ast.Import) and {name.name for name in node.names} & used]
-    tests = Tests(source, defined, setup, "\n".join(map(ast.unparse, imports)))
+    tests = UnitTests(source, defined, setup, "\n".join(map(ast.unparse, imports)))
     prompt = f"{text.strip()} Your code should pass these tests:\n{source}"
     meta = {"opening": "", "tests": asdict(tests), "steps": 1}
     return Example(prompt, code.replace("\r\n", "\n"), "mbpp", 1, file_key(text + source), meta)

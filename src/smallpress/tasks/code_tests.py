@@ -24,7 +24,7 @@ _WRAPPERS = {"abs", "bool", "dict", "float", "int", "len", "list", "round", "set
 
 
 @dataclass(frozen=True, slots=True)
-class Tests:
+class UnitTests:
     """Tests as source text. `names`: what the code must define; none given: every name that is unknown in them.
 
     `setup` runs after the code, in its process, and makes inputs; `trusted` runs before the tests, outside of it, and
@@ -38,7 +38,7 @@ class Tests:
 
 
 @dataclass(frozen=True, slots=True)
-class TestsVerdict:
+class CodeVerdict:
     """`passed`, and in a sentence what failed first."""
 
     passed: bool
@@ -58,14 +58,14 @@ class _Failed(Exception):
     """A test said no; the text says which."""
 
 
-def run_tests(code: str, tests: Tests, limits: Limits | None = None, sandbox: Sandbox | None = None) -> TestsVerdict:
+def run_tests(code: str, tests: UnitTests, limits: Limits | None = None, sandbox: Sandbox | None = None) -> CodeVerdict:
     """Whether `code` passes all of `tests`. Raises UserError where this machine has no sandbox, SyntaxError for a
     test that is no Python.
     """
     limits, sandbox = limits or Limits(), sandbox or shared_sandbox()
     module = ast.parse(tests.source)
     if len(code) > MAX_CODE_CHARS:
-        return TestsVerdict(False, f"the code is longer than {MAX_CODE_CHARS} characters")
+        return CodeVerdict(False, f"the code is longer than {MAX_CODE_CHARS} characters")
     try:
         with sandbox.start(limits) as candidate:
             _value(candidate.ask({"run": code}), "the code")
@@ -77,16 +77,16 @@ def run_tests(code: str, tests: Tests, limits: Limits | None = None, sandbox: Sa
             else:
                 _check_claims(candidate, claims, tests, limits, sandbox)
     except (_Failed, Ended) as failure:
-        return TestsVerdict(False, str(failure))
-    return TestsVerdict(True, "passed")
+        return CodeVerdict(False, str(failure))
+    return CodeVerdict(True, "passed")
 
 
 def run_cases(
     code: str, entry: str, cases: Sequence[tuple[Sequence[Any], Any]], limits: Limits | None = None
-) -> TestsVerdict:
+) -> CodeVerdict:
     """The same for cases of numbers, texts and lists: (arguments, expected value). True is not 1, a tuple no list."""
     if len(code) > MAX_CODE_CHARS:
-        return TestsVerdict(False, f"the code is longer than {MAX_CODE_CHARS} characters")
+        return CodeVerdict(False, f"the code is longer than {MAX_CODE_CHARS} characters")
     try:
         with shared_sandbox().start(limits) as candidate:
             _value(candidate.ask({"run": code}), "the code")
@@ -98,8 +98,8 @@ def run_cases(
                 if repr(answer["value"]) != repr(encode(expected)):
                     raise _Failed(f"{shown} is wrong")
     except (_Failed, Ended) as failure:
-        return TestsVerdict(False, str(failure))
-    return TestsVerdict(True, "passed")
+        return CodeVerdict(False, str(failure))
+    return CodeVerdict(True, "passed")
 
 
 def _value(answer: dict[str, Any], what: str) -> Any:
@@ -116,7 +116,7 @@ def _value(answer: dict[str, Any], what: str) -> Any:
 # Split assertions ----------------------------------------------------------------------------------------------------
 
 
-def split_claims(module: ast.Module, tests: Tests) -> list[Claim] | None:
+def split_claims(module: ast.Module, tests: UnitTests) -> list[Claim] | None:
     """The assertions as claims, None where one of them, or a statement between them, does not split."""
     body, name = _assertions(module)
     theirs = {name} if name else set(tests.names) or _unknown_names(module)
@@ -202,7 +202,7 @@ def _renamed(source: str, old: str, new: str) -> str:
     return ast.unparse(tree)
 
 
-def _check_claims(candidate: Confined, claims: list[Claim], tests: Tests, limits: Limits, sandbox: Sandbox) -> None:
+def _check_claims(candidate: Confined, claims: list[Claim], tests: UnitTests, limits: Limits, sandbox: Sandbox) -> None:
     for claim in claims:
         value = _value(candidate.ask({"value": claim.asked}), claim.asked)
         expected = not claim.negated if claim.expected is None else _expected(claim.expected, limits, sandbox)
@@ -225,7 +225,7 @@ def _expected(source: str, limits: Limits, sandbox: Sandbox) -> Any:
 # Tests beside the code -----------------------------------------------------------------------------------------------
 
 
-def _run_beside(candidate: Confined, module: ast.Module, tests: Tests, limits: Limits, sandbox: Sandbox) -> None:
+def _run_beside(candidate: Confined, module: ast.Module, tests: UnitTests, limits: Limits, sandbox: Sandbox) -> None:
     """Run the tests in a process of their own, whose calls of the code's functions come through here."""
     theirs = set(tests.names) or _unknown_names(module)
     source = tests.source + (f"\ncheck({tests.names[0]})\n" if _assertions(module)[1] else "")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from smallpress.tasks.code_tests import Tests, run_cases, run_tests
+from smallpress.tasks.code_tests import UnitTests, run_cases, run_tests
 from smallpress.tasks.sandbox import Limits
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the sandbox needs Linux")
@@ -13,9 +13,9 @@ _spec = importlib.util.spec_from_file_location("cheats", Path(__file__).with_nam
 cheats = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(cheats)
 
-SPLIT = Tests("assert answer(2) == 'needle-17'\nassert answer(5) == 'needle-38'", ("answer",))
-BESIDE = Tests("for n in (2, 5):\n    assert answer(n) == f'needle-{7 * n + 3}'", ("answer",))
-CHECK = Tests(
+SPLIT = UnitTests("assert answer(2) == 'needle-17'\nassert answer(5) == 'needle-38'", ("answer",))
+BESIDE = UnitTests("for n in (2, 5):\n    assert answer(n) == f'needle-{7 * n + 3}'", ("answer",))
+CHECK = UnitTests(
     "def check(candidate):\n    assert candidate(2) == 'needle-17'\n    assert candidate(n=5)[-2:] == '38'", ("answer",)
 )
 CASES = [((2,), "needle-17"), ((5,), "needle-38")]
@@ -38,7 +38,7 @@ def test_no_cheat_is_rewarded(name):
 
 
 def test_a_tests_own_function_is_not_the_programs():
-    tests = Tests(
+    tests = UnitTests(
         "def check(f):\n    for n in range(3):\n        assert double(f(n)) == 2 * n",
         ("same",),
         trusted="def double(n): return 2 * n",
@@ -48,7 +48,7 @@ def test_a_tests_own_function_is_not_the_programs():
 
 
 def test_setup_makes_inputs_of_the_programs_own_classes():
-    tests = Tests("assert total(node) == 3", ("total",), setup="node = Node(1, Node(2))")
+    tests = UnitTests("assert total(node) == 3", ("total",), setup="node = Node(1, Node(2))")
     code = "class Node:\n  def __init__(self, n, next=None): self.n, self.next = n, next\n"
     code += "def total(node): return node.n + total(node.next) if node else 0"
     assert run_tests(code, tests).passed
