@@ -13,6 +13,7 @@ from smallpress.tasks.family import Family, Posed
 
 Numbers = list[int]
 N_CASES = 8
+MIN_RESULTS = 3
 NAME = "solve"
 
 
@@ -70,9 +71,12 @@ class SmallFunctions(CodeChecked, Family[Problem]):
     step_means = "one operation on the list"
 
     def draw(self, level: int, dice: Dice) -> Problem:
-        chosen = dice.distinct(0, len(STEPS) - 1, level)
-        steps = tuple((n, dice.between(STEPS[n].low, STEPS[n].high)) for n in chosen)
-        return steps, dice.below(len(ENDS))
+        while True:
+            chosen = dice.distinct(0, len(STEPS) - 1, level)
+            steps = tuple((n, dice.between(STEPS[n].low, STEPS[n].high)) for n in chosen)
+            problem = steps, dice.below(len(ENDS))
+            if _n_results(problem, PROBES) >= len(PROBES) // 3:
+                return problem
 
     def key(self, problem: Problem) -> str:
         steps, end = problem
@@ -87,7 +91,9 @@ class SmallFunctions(CodeChecked, Family[Problem]):
         reference = f"def {NAME}(xs): return {ENDS[end].source.replace('xs', source)}"
         prompt = f"Write a Python function {NAME}(xs) for a list xs of whole numbers: {', then '.join(words)}."
         thought = "; ".join(f"{n}. {word}" for n, word in enumerate(words, start=1)) + "."
-        inputs = [[], *([dice.between(-20, 40) for _ in range(dice.between(1, 12))] for _ in range(N_CASES - 1))]
+        inputs: list[Numbers] = []
+        while _n_results(problem, inputs) < MIN_RESULTS:
+            inputs = [[], *(_numbers(dice) for _ in range(N_CASES - 1))]
         cases = [[[xs], _result(problem, xs)] for xs in inputs]
         return Posed(prompt, reference, len(words), thought, {"cases": cases})
 
@@ -95,8 +101,21 @@ class SmallFunctions(CodeChecked, Family[Problem]):
         return run_cases(code, NAME, example.meta["cases"])
 
 
+def _n_results(problem: Problem, inputs: list[Numbers]) -> int:
+    """How many different results the inputs have: few, and a constant would pass."""
+    return len({repr(_result(problem, xs)) for xs in inputs})
+
+
+def _numbers(dice: Dice) -> Numbers:
+    return [dice.between(-20, 40) for _ in range(dice.between(1, 12))]
+
+
 def _result(problem: Problem, xs: Numbers) -> int | Numbers:
     steps, end = problem
     for n, k in steps:
         xs = STEPS[n].do(xs, k)
     return ENDS[end].do(xs)
+
+
+PROBES = [_numbers(Dice(n)) for n in range(24)]
+"""A problem is posed only if these lists have many different results."""
