@@ -13,7 +13,7 @@ from typing import Any
 
 from smallpress.run.errors import UserError, disk_error
 from smallpress.tasks.code_check import CodeChecked
-from smallpress.tasks.code_tests import UnitTests, run_tests
+from smallpress.tasks.code_tests import CodeVerdict, UnitTests, run_tests
 from smallpress.tasks.example import Example
 from smallpress.tasks.files import FileTask, file_key
 from smallpress.tasks.sandbox import Limits

@@ -181,7 +181,7 @@ def _names(node: ast.AST) -> set[str]:
 def _unknown_names(module: ast.Module) -> set[str]:
     """Names that the module reads, and neither it nor Python defines."""
     bound = set(dir(builtins))
-    read = set()
+    read: set[str] = set()
     for node in ast.walk(module):
         if isinstance(node, ast.Name):
             (read if isinstance(node.ctx, ast.Load) else bound).add(node.id)

@@ -63,6 +63,7 @@ def encode(value: Any) -> Any:
         budget[0] -= 1
         if depth > MAX_DEPTH or budget[0] < 0:
             raise ValueError("a value too deep or too large")
+        kinds: Any  # One of four types, whose own iterator is taken: a subclass may have another.
         for kinds, letter in ((list, "l"), (tuple, "t"), (set, "s"), (frozenset, "z")):
             if isinstance(value, kinds):
                 return [letter, *(walk(item, depth + 1) for item in kinds.__iter__(value))]

@@ -2,7 +2,7 @@
 
 # ruff: noqa: F401
 
-import _strptime
+import _strptime  # type: ignore[import-not-found]
 import abc
 import array
 import ast

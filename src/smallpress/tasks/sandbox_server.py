@@ -47,7 +47,7 @@ def serve(control: socket.socket) -> None:
             return _end_all()
         if os.fork() == 0:
             control.close()
-            _warden(program, json.loads(request), *descriptors, devnull)
+            _warden(program, json.loads(request), descriptors[0], descriptors[1], devnull)
         for descriptor in descriptors:
             os.close(descriptor)
 

@@ -63,7 +63,7 @@ Problem = tuple[tuple[tuple[int, int], ...], int]  # the steps as (index into ST
 
 
 class SmallFunctions(CodeChecked, Family[Problem]):
-    """Write a Python function solve(xs) for a list xs of whole numbers: drop the multiples of 3, then return the sum."""
+    """Write a Python function solve(xs) for a list xs: drop the multiples of 3, then return the sum."""
 
     name = "code"
     levels = (1, 2, 3)
