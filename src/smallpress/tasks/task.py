@@ -20,6 +20,7 @@ from smallpress.tasks.family import Family
 from smallpress.tasks.knights import KnightsKnaves
 from smallpress.tasks.letters import Letters
 from smallpress.tasks.sequences import Sequence
+from smallpress.tasks.small_functions import SmallFunctions
 from smallpress.tasks.sorting import Sorting
 from smallpress.tasks.stories import ManyStepStory, OneStepStory
 
@@ -68,6 +69,7 @@ FAMILIES: tuple[Family[Any], ...] = (
     Largest(),
     Ordering(),
     KnightsKnaves(),
+    SmallFunctions(),
 )
 
 TASKS: dict[str, Task] = {family.name: family for family in FAMILIES}
