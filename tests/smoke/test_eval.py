@@ -25,7 +25,7 @@ ONE_LINE_ERRORS = [
     (["--n", "1"], "there-is-no-model does not exist"),
     (["--bench", "gsm8"], "did you mean gsm8k?"),
     (["--bench", "gsm8k"], "--bench gsm8k needs --data"),
-    (["--bench", "humaneval", "--data", "a"], "no sandbox"),
+    (["--bench", "humaneval", "--data", "a"], "reading a: no such file"),
     (["--max-tokens", "0"], "--max-tokens is 0"),
     (["--thinking", "-1"], "--thinking is -1"),
     (["--thinking", "9", "--template", "all"], "--template all has no --thinking"),

@@ -1,15 +1,18 @@
-"""Programs as answers: the code is taken out of the completion here, and judged by running tests elsewhere."""
+"""Programs as answers: the code is taken out of the completion here, and its tests are run in the sandbox."""
 
 from __future__ import annotations
 
 import re
-from abc import abstractmethod
-from typing import Protocol
+from collections.abc import Callable
+from dataclasses import replace
 
 from smallpress.benchmarks.benchmark import Benchmark
 from smallpress.tasks import answers
 from smallpress.tasks.check import CheckerError
+from smallpress.tasks.code_files import CodeFile, program
+from smallpress.tasks.code_tests import CodeVerdict, UnitTests, run_tests
 from smallpress.tasks.example import Example, Reading, Verdict
+from smallpress.tasks.sandbox import Limits
 
 MAX_CODE_CHARS = 100_000
 _BLOCK = re.compile(
@@ -17,25 +20,21 @@ _BLOCK = re.compile(
 )
 
 
-class RunTests(Protocol):
-    """Runs a program where it can do no harm."""
-
-    def __call__(self, program: str) -> str | None:
-        """What went wrong, None where the program ended well. Raises CheckerError where it could not be run."""
-        ...
+RunTests = Callable[[str, UnitTests, Limits], CodeVerdict]
+"""Runs a program and its tests where they can do no harm. Raises CheckerError where it could not be done."""
 
 
 class CodeBenchmark(Benchmark):
-    """A completion is right where the program of its code and the question's tests ends well."""
+    """A completion is right where its code passes the question's tests, in a sandbox."""
 
     max_tokens = 2048
 
-    def __init__(self, run_tests: RunTests | None = None) -> None:
+    def __init__(self, run_tests: RunTests = run_tests) -> None:
         self.run_tests = run_tests
 
-    @abstractmethod
-    def program(self, example: Example, code: str) -> str:
-        """The code with its tests behind it."""
+    def asked(self, problem: Example) -> Example:
+        """The problem in the benchmark's prompt."""
+        return replace(problem, prompt=self.prompt.replace("{question}", problem.prompt))
 
     def check(self, example: Example, completion: str, reading: Reading = "strict", opened: bool = False) -> Verdict:
         """Strict takes code only from a block; lenient the whole answer where there is no block."""
@@ -48,12 +47,10 @@ class CodeBenchmark(Benchmark):
         if len(code) > MAX_CODE_CHARS:
             return Verdict(False, None, well_formed, "too long")
         try:
-            if self.run_tests is None:
-                raise CheckerError("there is no sandbox to run code in")
-            fault = self.run_tests(self.program(example, code))
+            verdict = self.run_tests(program(example, code), UnitTests(**example.meta["tests"]), CodeFile.limits)
         except CheckerError as error:
             return Verdict(False, code, well_formed, str(error), error=True)
-        return Verdict(fault is None, code, well_formed, fault or "right")
+        return Verdict(verdict.passed, code, well_formed, "right" if verdict.passed else verdict.reason)
 
 
 def extract_code(completion: str) -> str | None:

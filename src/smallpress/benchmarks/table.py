@@ -20,6 +20,7 @@ from smallpress.benchmarks.mgsm import MGSM
 from smallpress.benchmarks.mmlu import MMLU
 from smallpress.benchmarks.svamp import SVAMP
 from smallpress.run.errors import UserError
+from smallpress.tasks.code_tests import run_tests
 from smallpress.tasks.verifier import MathVerify
 
 KINDS: tuple[type[Benchmark], ...] = (
@@ -29,7 +30,7 @@ KINDS: tuple[type[Benchmark], ...] = (
 BENCHMARKS = {kind.name: kind for kind in KINDS}
 
 
-def open_benchmark(name: str, verifier: MathVerify | None = None, run_tests: RunTests | None = None) -> Benchmark:
+def open_benchmark(name: str, verifier: MathVerify | None = None, run_tests: RunTests = run_tests) -> Benchmark:
     """The benchmark of that name, with what judges its answers. Raises UserError naming the nearest one."""
     kind = BENCHMARKS.get(name)
     if kind is None:
@@ -37,10 +38,5 @@ def open_benchmark(name: str, verifier: MathVerify | None = None, run_tests: Run
         remedy = f"did you mean {near[0]}?" if near else f"choose from {', '.join(BENCHMARKS)}"
         raise UserError(f"there is no benchmark {name!r}", remedy)
     if issubclass(kind, CodeBenchmark):
-        if run_tests is None:
-            raise UserError(
-                f"{name} runs the code that a model writes, and there is no sandbox here to run it in",
-                "choose another benchmark",
-            )
         return kind(run_tests)
     return kind(verifier) if issubclass(kind, MathsBenchmark) else kind()

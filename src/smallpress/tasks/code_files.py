@@ -27,12 +27,12 @@ def humaneval(path: str | Path) -> list[Example]:
     An answer is the whole function, or its indented body. What the prompt defines besides is there for both the
     answer and the tests; the tests get their own, so that an answer that replaces it changes no test.
     """
-    return [_humaneval_problem(record, where) for where, record in _records(Path(path))]
+    return [humaneval_problem(record, where) for where, record in _records(Path(path))]
 
 
 def mbpp(path: str | Path) -> list[Example]:
     """MBPP's JSON lines. As its paper does, the prompt shows the tests, which name the function."""
-    return [_mbpp_problem(record, where) for where, record in _records(Path(path))]
+    return [mbpp_problem(record, where) for where, record in _records(Path(path))]
 
 
 class CodeFile(CodeChecked, FileTask):
@@ -55,7 +55,8 @@ def program(example: Example, code: str) -> str:
     return f"{example.meta['tests']['trusted']}\n{code}"
 
 
-def _humaneval_problem(record: dict[str, Any], where: str) -> Example:
+def humaneval_problem(record: dict[str, Any], where: str) -> Example:
+    """One record. Raises UserError naming where it stands and what it lacks."""
     opening, entry = _string(record, "prompt", where), _string(record, "entry_point", where)
     body, source = _string(record, "canonical_solution", where), _string(record, "test", where)
     statements = _parsed(opening + "    pass\n", where).body
@@ -69,7 +70,8 @@ def _humaneval_problem(record: dict[str, Any], where: str) -> Example:
     return Example(prompt, opening + body, "humaneval", 1, file_key(opening), meta)
 
 
-def _mbpp_problem(record: dict[str, Any], where: str) -> Example:
+def mbpp_problem(record: dict[str, Any], where: str) -> Example:
+    """One record. Raises UserError naming where it stands and what it lacks."""
     text, code = _string(record, "text", where), _string(record, "code", where)
     asserts, setup = record.get("test_list"), record.get("test_setup_code") or ""
     if not isinstance(asserts, list) or not asserts or not all(isinstance(line, str) for line in asserts):
@@ -83,7 +85,7 @@ def _mbpp_problem(record: dict[str, Any], where: str) -> Example:
     imports = [node for node in body if isinstance(node, ast.Import) and {name.name for name in node.names} & used]
     tests = UnitTests(source, defined, setup, "\n".join(map(ast.unparse, imports)))
     prompt = f"{text.strip()} Your code should pass these tests:\n{source}"
-    meta = {"opening": "", "tests": asdict(tests), "steps": 1}
+    meta = {"opening": "", "tests": asdict(tests), "steps": 1, "task_id": record.get("task_id")}
     return Example(prompt, code.replace("\r\n", "\n"), "mbpp", 1, file_key(text + source), meta)
 
 

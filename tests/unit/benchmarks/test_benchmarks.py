@@ -17,6 +17,7 @@ HUMANEVAL = {
     "entry_point": "two",
     "canonical_solution": "    return 2\n",
 }
+TWO = "def two():\n    return 2\n"
 MBPP = {"task_id": 11, "text": "Write two.", "code": "def two(): return 2", "test_list": ["assert two() == 2"]}
 MATH = {"problem": "Q", "solution": r"So \boxed{\frac12}.", "level": "Level 5"}
 CMATH = {"input": "问？", "golden": "9", "grade": 3, "reasoning_step": 2}
@@ -34,15 +35,10 @@ FILES = {  # name -> (file name, content, family, reference, a right completion,
     "mmlu": ("a.jsonl", CHOICES, "mmlu/animals", "B", r"\boxed{B}", r"\boxed{A}"),
     "gpqa": ("a.jsonl", GPQA, "gpqa", None, r"\boxed{r}", r"\boxed{w1}"),
     "jsonl": ("a.jsonl", {"question": "Q", "answer": 7, "rating": 1200}, "jsonl", "7", r"\boxed{7}", r"\boxed{8}"),
-    "humaneval": ("a.jsonl.gz", HUMANEVAL, "humaneval", "return 2", "```python\nfine\n```", "```python\nbad\n```"),
-    "mbpp": ("a.jsonl", MBPP, "mbpp", MBPP["code"], "```\nfine\n```", "fine"),
+    "humaneval": ("a.jsonl.gz", HUMANEVAL, "humaneval", None, f"```\n{TWO}\n```", "```\ndef two():\n    return 3\n```"),
+    "mbpp": ("a.jsonl", MBPP, "mbpp", MBPP["code"], f"```\n{TWO}\n```", TWO),
     "ifeval": ("a.jsonl", IFEVAL, "ifeval", "punctuation:no_comma", "No comma.", "One, two."),
 }
-
-
-def run_tests(program):
-    """Stands in for the sandbox."""
-    return None if "fine" in program and ("check(two)" in program or "assert two() == 2" in program) else "failed"
 
 
 def test_every_benchmark_is_tried_here():
@@ -54,7 +50,7 @@ def test_a_file_is_read_asked_and_judged(name, tmp_path):
     file, content, family, reference, right, wrong = FILES[name]
     text = content if isinstance(content, str) else json.dumps(content)
     (tmp_path / file).write_bytes(gzip.compress(text.encode()) if file.endswith(".gz") else text.encode())
-    benchmark = open_benchmark(name, run_tests=run_tests)
+    benchmark = open_benchmark(name)
     (example,) = benchmark.read(tmp_path / file)
     assert example.family == family and reference in (None, example.reference)
     assert "{" not in example.prompt.replace("\\boxed{}", "").replace("[ {", "")
@@ -67,18 +63,16 @@ def test_a_file_is_read_asked_and_judged(name, tmp_path):
 def test_a_record_of_another_form_is_named_with_its_line(name, tmp_path):
     (tmp_path / "x.jsonl").write_text('{"nothing": 1}\n')
     with pytest.raises(UserError, match=r"x\.jsonl, line 1"):
-        open_benchmark(name, run_tests=run_tests).read(tmp_path / "x.jsonl")
+        open_benchmark(name).read(tmp_path / "x.jsonl")
 
 
-def test_a_wrong_name_names_the_nearest_and_code_needs_a_sandbox():
+def test_a_wrong_name_names_the_nearest():
     with pytest.raises(UserError, match="did you mean gsm8k"):
         open_benchmark("gsm8")
-    with pytest.raises(UserError, match="no sandbox"):
-        open_benchmark("mbpp")
 
 
 def test_a_sandbox_that_fails_is_an_error_and_no_wrong_answer(tmp_path):
-    def broken(program):
+    def broken(*_):
         raise CheckerError("no room")
 
     (tmp_path / "a.jsonl").write_text(json.dumps(MBPP))
