@@ -25,6 +25,7 @@ ONE_LINE_ERRORS = [
     (["--n", "1"], "there-is-no-model does not exist"),
     (["--bench", "gsm8"], "did you mean gsm8k?"),
     (["--bench", "gsm8k"], "--bench gsm8k needs --data"),
+    (["--endpoint", "http://127.0.0.1:1/v1", "--offline"], "--offline opens no socket"),
     (["--bench", "humaneval", "--data", "a"], "reading a: no such file"),
     (["--max-tokens", "0"], "--max-tokens is 0"),
     (["--thinking", "-1"], "--thinking is -1"),

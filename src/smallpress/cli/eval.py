@@ -75,6 +75,8 @@ def eval(
     from smallpress.evaluate.result import problem_set, save_json
     from smallpress.evaluate.tables import comparison_grid
 
+    if endpoint is not None and offline:
+        raise UserError(f"the model is at {endpoint}, and --offline opens no socket", "leave one of them out")
     if out is not None and not out.absolute().parent.is_dir():
         raise UserError(f"{out.parent} is not a folder", "make it, or choose another --out")
     asked = questions(tasks, bench, data, held_out, n, seed, corpus)
