@@ -59,5 +59,5 @@ def _completed(document: dict[str, Any]) -> dict[str, Any]:
             schema = {"$ref": f"#/components/schemas/{kind}"}
             responses["default"] = {"description": "An error", "content": {"application/json": {"schema": schema}}}
             if path in STREAMS:
-                responses["200"]["content"][STREAMS[path]] = {"schema": {"type": "string"}}
+                responses["200"]["content"][STREAMS[path]] = {"schema": {}}  # of each piece; docs/serve.md says which
     return document
