@@ -1,6 +1,7 @@
 """smallpress distill"""
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -105,17 +106,21 @@ def _check_student(settings: "DistillSettings", offline: bool) -> None:
 
 def _teacher(settings: "DistillSettings", asked: list["Question"], offline: bool) -> tuple["Teacher", Any]:
     """Who answers, and a function that says what it took."""
-    from smallpress.train.endpoint import Client
+    from smallpress.run.endpoint import Client, Endpoint
     from smallpress.train.teachers import LocalTeacher, RemoteTeacher
 
     if settings.is_remote:
-        client = Client(settings.endpoint, settings.teacher)
-
-        def said() -> str:
-            bill = client.bill
-            return f"{bill.prompt_tokens} tokens asked, {bill.completion_tokens} answered, cost {bill.cost:.4g}"
-
-        return RemoteTeacher(client, settings), said
+        given = settings.endpoint
+        endpoint = Endpoint(
+            settings.teacher, os.environ.get(given.key_env), given.key_env, given.concurrency,
+            given.requests_per_minute, given.timeout, given.retries + 1, later="go on later with: smallpress resume",
+        )  # fmt: skip
+        remote = RemoteTeacher(Client(endpoint), settings)
+        bill = remote.bill
+        return (
+            remote,
+            lambda: f"{bill.prompt_tokens} tokens asked, {bill.completion_tokens} answered, cost {bill.cost:.4g}",
+        )
     from smallpress.cli.open_engine import open_engine
     from smallpress.weights.load import open_model
     from smallpress.weights.reference import resolve

@@ -96,20 +96,21 @@ class Sitting:
 
     def of_endpoint(self, url: str, n_at_once: int) -> Found:
         """Put to a model behind an API."""
-        from smallpress.evaluate.endpoint import Endpoint, ask_endpoint
+        from smallpress.evaluate.endpoint import ask_endpoint
         from smallpress.evaluate.evaluate import judge
         from smallpress.evaluate.tables import result_grid
+        from smallpress.run.endpoint import Client, Endpoint
 
         if self.adapter is not None:
             raise UserError("--adapter is for local models", "give the endpoint's model its adapter there")
         if self.template != "chat":
             raise UserError(f"--template {self.template} is for local models", "an endpoint is asked as a chat")
         key = next((value for name in KEYS if (value := os.environ.get(name))), None)
-        endpoint = Endpoint(url, self.model, key, n_at_once)
+        endpoint = Endpoint(url, key, KEYS[0], n_at_once, later="evaluate again to go on")
         examples = self.questions.problems.examples
         total = len(examples) * self.sampling.samples
         with self._store(url) as store, Progress(f"asking {self.model}", total=total, unit="answers") as progress:
-            answered = ask_endpoint(endpoint, examples, self.sampling, progress.advance, store)
+            answered = ask_endpoint(Client(endpoint), self.model, examples, self.sampling, progress.advance, store)
         tasks, checker, seen = self.questions.problems.tasks, self.questions.checker, self.questions.seen
         result = judge(answered, tasks, self.reading, self.model, checker, seen)
         return result, result, result_grid(result)

@@ -11,7 +11,7 @@ from smallpress.train.samples import Form
 from smallpress.train.settings import SFTSettings, TrainSettings
 
 
-class Endpoint(Settings):
+class EndpointSettings(Settings):
     """A teacher that is an address; prices in your money for a million tokens."""
 
     model: str = "default"
@@ -51,7 +51,7 @@ class DistillSettings(TrainSettings):
     """Answers of a teacher, checked and filtered, then learned."""
 
     teacher: str  # a model, or the address of an endpoint: http://.../v1
-    endpoint: Endpoint = Endpoint.model_validate({})
+    endpoint: EndpointSettings = EndpointSettings.model_validate({})
     method: Literal["answers", "logits", "on_policy"] = "answers"
     divergence: Divergence = Divergence.model_validate({})
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from smallpress.engine.engine import Engine
 from smallpress.engine.request import Request, SamplingParams
+from smallpress.run.endpoint import Client
 from smallpress.run.seeds import derive_seed
 from smallpress.tasks.worked import worked_example
 from smallpress.tokenizer.chat import encode_chat
@@ -11,8 +12,8 @@ from smallpress.tokenizer.prompts import ANSWER_TAGS, encode_prompt, prompt_form
 from smallpress.tokenizer.streaming import StopStrings
 from smallpress.tokenizer.thinking import OPEN, opens_thinking
 from smallpress.tokenizer.tokenizer import Tokenizer
+from smallpress.train.bill import Bill
 from smallpress.train.distill_settings import DistillSettings
-from smallpress.train.endpoint import Client
 from smallpress.train.gather import Answer, Question, with_thinking
 
 
@@ -66,10 +67,17 @@ class LocalTeacher:
 class RemoteTeacher:
     def __init__(self, client: Client, settings: DistillSettings):
         self.client, self.settings = client, settings
+        self.bill = Bill(settings.endpoint)
 
     def answers(self, asked: list[tuple[Question, int]]) -> Iterator[tuple[int, Answer]]:
         settings = self.settings
-        params = {"max_tokens": settings.answer_tokens, "temperature": settings.temperature, "top_p": settings.top_p}
-        for place, reply in self.client.answers([question.messages for question, _ in asked], **params):
+        how = {
+            "model": settings.endpoint.model,
+            "max_tokens": settings.answer_tokens,
+            "temperature": settings.temperature,
+            "top_p": settings.top_p,
+        }
+        bodies = ({**how, "messages": list(question.messages)} for question, _ in asked)
+        for place, reply in self.bill.paid_for(self.client, bodies):
             text = with_thinking(reply.text, reply.thinking)
             yield place, Answer(text, reply.finished, reply.prompt_tokens, reply.completion_tokens)

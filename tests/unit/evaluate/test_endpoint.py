@@ -1,12 +1,14 @@
 import json
 import threading
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from smallpress.evaluate.endpoint import Endpoint, ask_endpoint
+from smallpress.evaluate.endpoint import ask_endpoint, question
 from smallpress.evaluate.result import Sampling
 from smallpress.evaluate.store import AnswerStore
+from smallpress.run.endpoint import Client, Endpoint
 from smallpress.run.errors import UserError
 from smallpress.tasks.example import Example
 
@@ -52,7 +54,7 @@ def serving():
         server.daemon_threads, server.lock, server.asked, server.clients = True, threading.Lock(), [], set()
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         servers.append(server)
-        return server, Endpoint(f"http://127.0.0.1:{server.server_port}/v1/", "m", "key", 2, wait_seconds=0.001)
+        return server, Endpoint(f"http://127.0.0.1:{server.server_port}/v1/", "key", n_at_once=2, first_wait=0.001)
 
     yield start
     for server in servers:
@@ -66,7 +68,7 @@ def content(body):
 
 def test_every_question_is_asked_over_few_connections_that_stay_open(serving):
     server, endpoint = serving(lambda body, _: answer(content(body), reasoning_content="hm"))
-    answered = ask_endpoint(endpoint, QUESTIONS, Sampling(samples=2, temperature=0.6, max_tokens=9))
+    answered = ask_endpoint(Client(endpoint), "m", QUESTIONS, Sampling(samples=2, temperature=0.6, max_tokens=9))
     assert [[said.text for said in row] for row in answered.said] == [[f"<think>hm</think>{i}"] * 2 for i in range(6)]
     assert (answered.said[0][0].n_tokens, answered.said[0][0].n_thinking) == (7, 3)
     path, key, body = server.asked[0]
@@ -77,7 +79,7 @@ def test_every_question_is_asked_over_few_connections_that_stay_open(serving):
 def test_a_busy_server_a_failing_one_and_a_broken_line_are_asked_again(serving):
     faults = [BUSY, (503, {}, {}), (None, {}, {})]
     _, endpoint = serving(lambda body, n: faults[n] if n < len(faults) else answer(content(body)))
-    answered = ask_endpoint(endpoint, QUESTIONS[:2], Sampling())
+    answered = ask_endpoint(Client(endpoint), "m", QUESTIONS[:2], Sampling())
     assert [row[0].text for row in answered.said] == ["0", "1"]
 
 
@@ -86,22 +88,21 @@ def test_a_refusal_is_the_users_error_at_once_and_what_was_answered_is_kept(serv
         return (401, {"error": {"message": "no such key"}}, {}) if content(body) == "3" else answer(content(body))
 
     server, endpoint = serving(says)
-    endpoint.n_at_once = 1
+    endpoint = replace(endpoint, n_at_once=1)
     with AnswerStore(tmp_path / "a", "m") as store:
         with pytest.raises(UserError, match="answers 401: no such key"):
-            ask_endpoint(endpoint, QUESTIONS, Sampling(), store=store)
+            ask_endpoint(Client(endpoint), "m", QUESTIONS, Sampling(), store=store)
         assert len(store) == 3 and len(server.asked) == 4
 
 
 def test_answers_of_another_form_and_addresses_that_are_none(serving):
     _, endpoint = serving(lambda *_: (200, {"answer": 1}, {}))
-    with pytest.raises(UserError, match="another form than OpenAI's"):
-        ask_endpoint(endpoint, QUESTIONS[:1], Sampling())
+    with pytest.raises(UserError, match="no chat completion of OpenAI's form"):
+        ask_endpoint(Client(endpoint), "m", QUESTIONS[:1], Sampling())
     for url in ("ftp://a", "nonsense", "http://", "http://a:b", "http://u:p@a/v1"):
         with pytest.raises(UserError, match="is no address"):
-            Endpoint(url, "m")
+            Endpoint(url)
 
 
 def test_the_thinking_budget_is_sent():
-    body = Endpoint("http://a/v1", "m").body(QUESTIONS[0], 0, Sampling(thinking=5))
-    assert body["thinking_budget"] == 5
+    assert question("m", QUESTIONS[0], 0, Sampling(thinking=5))["thinking_budget"] == 5
