@@ -12,4 +12,4 @@ class HumanEval(CodeBenchmark):
     prompt = "{question}\n\nAnswer with one block of code that holds the whole function and the imports it needs."
 
     def problem(self, record: Record, where: str) -> Example:
-        return self.asked(humaneval_problem(dict(record), where))
+        return self.asked(humaneval_problem(record, where))

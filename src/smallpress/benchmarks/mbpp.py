@@ -18,7 +18,7 @@ class MBPP(CodeBenchmark):
     prompt = "{question}\n\nAnswer with one block of Python code that holds the function and the imports it needs."
 
     def problem(self, record: Record, where: str) -> Example:
-        return self.asked(mbpp_problem(dict(record), where))
+        return self.asked(mbpp_problem(record, where))
 
     def read(self, path: str | Path) -> list[Example]:
         """The test set only, where the file holds the other tasks too."""

@@ -5,12 +5,12 @@ mixed languages, long paragraphs and code blocks out; DeepSeekMath and R1 v2, B.
 measured).
 """
 
-import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 
-WORD = re.compile(r"\w+")
+from smallpress.corpus.grams import N_WORDS, grams, words
+
 TAGS = ("think", "answer")
 
 
@@ -35,9 +35,8 @@ def repetitive(text: str, most: float, n: int = 4) -> str | None:
     >>> repetitive("so it is " * 20, most=0.5), repetitive("one two three four five six", most=0.5)
     ('repeats itself', None)
     """
-    words = WORD.findall(text.lower())
-    grams = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
-    return "repeats itself" if grams and 1 - len(set(grams)) / len(grams) > most else None
+    found = list(grams(words(text), n))
+    return "repeats itself" if found and 1 - len(set(found)) / len(found) > most else None
 
 
 def mixed_scripts(text: str, most: float) -> str | None:
@@ -65,15 +64,11 @@ class Measured:
     'shares 3 words in a row with what is measured'
     """
 
-    def __init__(self, texts: Iterable[str], n: int = 10):
+    def __init__(self, texts: Iterable[str], n: int = N_WORDS):
         self.n = n
-        self.grams = {gram for text in texts for gram in self._grams(text)}
+        self.grams = {gram for text in texts for gram in grams(words(text), n)}
 
     def shares(self, text: str) -> str | None:
-        if self.grams and any(gram in self.grams for gram in self._grams(text)):
+        if self.grams and any(gram in self.grams for gram in grams(words(text), self.n)):
             return f"shares {self.n} words in a row with what is measured"
         return None
-
-    def _grams(self, text: str) -> Iterable[int]:
-        words = WORD.findall(text.lower())
-        return (hash(tuple(words[i : i + self.n])) for i in range(len(words) - self.n + 1))

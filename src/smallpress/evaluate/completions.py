@@ -7,11 +7,10 @@ from smallpress.engine.engine import Engine
 from smallpress.engine.request import Completion, Request, SamplingParams
 from smallpress.evaluate.store import Said
 from smallpress.tokenizer.streaming import StopStrings, StreamDecoder
-from smallpress.tokenizer.thinking import CLOSE, ThinkingSplitter
+from smallpress.tokenizer.thinking import CLOSE, CLOSING, ThinkingSplitter
 from smallpress.tokenizer.tokenizer import Tokenizer
 
 END = "</answer>"
-CLOSING = "\n\nThe time to think is over; I answer with what I have."
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,30 +1,18 @@
-"""Which questions a text already held: those that share 10 words in a row with it (DeepSeek-R1's rule for its data).
+"""Which questions a text already held: those that share 10 words in a row with it (corpus/grams.py).
 
-A word is a run of letters or digits without case; a Chinese or Japanese character is a word. A question shorter than 10
-words counts where all of it is found. The corpus is read once, line by line, and only the questions' grams are kept.
+A question shorter than 10 words counts where all of it is found. The corpus is read once, line by line, and only the
+questions' grams are kept.
 """
 
 import gzip
-import re
 import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from hashlib import blake2b
 from pathlib import Path
 
+from smallpress.corpus.grams import N_WORDS, gram_of, grams, words
 from smallpress.run.errors import UserError, disk_error
 from smallpress.tasks.example import Example
-
-N_WORDS = 10
-_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W_\u3040-\u30ff\u3400-\u9fff]+")
-
-
-def words(text: str) -> list[str]:
-    """
-    >>> words("3 clips, Tom's 三个")
-    ['3', 'clips', 'tom', 's', '三', '个']
-    """
-    return _WORD.findall(text.casefold())
 
 
 def seen_in(examples: Sequence[Example], lines: Iterable[str]) -> set[str]:
@@ -38,7 +26,7 @@ def seen_in(examples: Sequence[Example], lines: Iterable[str]) -> set[str]:
         found = words(example.meta.get("question", example.prompt))
         size = min(N_WORDS, max(len(found), 1))
         sizes.add(size)
-        for gram in _grams(found, size):
+        for gram in grams(found, size):
             owners.setdefault(gram, set()).add(example.key)
     seen: set[str] = set()
     last: deque[str] = deque(maxlen=N_WORDS)
@@ -47,7 +35,7 @@ def seen_in(examples: Sequence[Example], lines: Iterable[str]) -> set[str]:
             last.append(word)
             tail = list(last)
             for size in sizes:
-                if len(tail) >= size and (keys := owners.get(_digest(tail[-size:]))) is not None:
+                if len(tail) >= size and (keys := owners.get(gram_of(tail[-size:]))) is not None:
                     seen |= keys
     return seen
 
@@ -67,11 +55,3 @@ def corpus_lines(paths: Iterable[str | Path]) -> Iterator[str]:
                 raise UserError(f"{file} is a damaged gzip file: {error}", "fetch it again") from None
             except OSError as error:
                 raise disk_error(error, f"reading {file}") from error
-
-
-def _grams(found: Sequence[str], size: int) -> Iterator[bytes]:
-    return (_digest(found[i : i + size]) for i in range(max(0, len(found) - size + 1)))
-
-
-def _digest(gram: Sequence[str]) -> bytes:
-    return blake2b("\0".join(gram).encode("utf-8", "surrogatepass"), digest_size=8).digest()

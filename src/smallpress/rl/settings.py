@@ -1,13 +1,13 @@
 """The settings of an RL run; what `smallpress grpo --recipe` reads. Names as in style: see TRL_NAMES for others'."""
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
 from smallpress.rl.reward import PARTS
-from smallpress.run.errors import UserError
 from smallpress.run.settings import Settings, nearest
-from smallpress.tasks.mixture import parse_mixture
+from smallpress.tasks.mixture import parse_mixture, readable
 
 TRL_NAMES = {
     "learning_rate": "lr",
@@ -21,6 +21,8 @@ TRL_NAMES = {
 
 class GRPOSettings(Settings):
     """One run of reinforcement learning with checkable rewards."""
+
+    other_names: ClassVar[Mapping[str, str]] = TRL_NAMES
 
     model: str
     tasks: tuple[str, ...] = Field(min_length=1)  # "family", "family:level" or "family:first-last"
@@ -74,11 +76,6 @@ class GRPOSettings(Settings):
     save_every: int = Field(20, ge=1)
     samples_every: int = Field(5, ge=1)
 
-    @model_validator(mode="before")
-    @classmethod
-    def _our_names(cls, tree: Any) -> Any:
-        return {TRL_NAMES.get(key, key): value for key, value in tree.items()} if isinstance(tree, dict) else tree
-
     @property
     def pairs(self) -> list[tuple[str, int]]:
         """The (family, level) pairs trained on."""
@@ -102,12 +99,7 @@ class GRPOSettings(Settings):
     @field_validator("tasks", "eval_tasks")
     @classmethod
     def _readable(cls, tasks: tuple[str, ...]) -> tuple[str, ...]:
-        try:
-            if tasks:
-                parse_mixture(",".join(tasks))
-        except UserError as error:
-            raise ValueError(str(error)) from None
-        return tasks
+        return readable(tasks)
 
     def model_post_init(self, _: object) -> None:
         if self.steps is None and self.minutes is None:

@@ -4,17 +4,26 @@ import difflib
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, ClassVar, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from smallpress.run.errors import UserError, disk_error
 
 
 class Settings(BaseModel):
-    """Base of every settings type. Variants are types, not flags; NaN and infinity are not numbers here."""
+    """Base of every settings type. Variants are types, not flags; NaN and infinity are not numbers here.
+
+    `other_names`: what others call a setting -> what it is called here; either may be given.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+    other_names: ClassVar[Mapping[str, str]] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _our_names(cls, tree: Any) -> Any:
+        return {cls.other_names.get(key, key): value for key, value in tree.items()} if isinstance(tree, dict) else tree
 
 
 AnySettings = TypeVar("AnySettings", bound=BaseModel)

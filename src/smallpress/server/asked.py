@@ -13,11 +13,11 @@ from smallpress.server.forms import answer_grammar, offered_tools
 from smallpress.server.grammar import Grammar
 from smallpress.server.hosted import Hosted
 from smallpress.server.limits import MAX_TOOLS, Limits
-from smallpress.server.reader import CLOSING, NO_BUDGET, Budget
+from smallpress.server.reader import NO_BUDGET, Budget
 from smallpress.server.tools import told_turns
 from smallpress.tokenizer.chat import encode_chat
 from smallpress.tokenizer.prompts import encode_prompt, prompt_form
-from smallpress.tokenizer.thinking import opens_thinking
+from smallpress.tokenizer.thinking import CLOSING, opens_thinking
 
 EFFORTS: dict[str, int | None] = {"none": 0, "minimal": 0, "low": 512, "medium": 2048, "high": None, "xhigh": None}
 """reasoning_effort -> tokens of thinking at most; from three quarters of them on it ends with its sentence."""

@@ -5,11 +5,9 @@ from dataclasses import dataclass
 
 from smallpress.tokenizer.prompts import ANSWER_TAGS
 from smallpress.tokenizer.streaming import StopText, StreamDecoder
-from smallpress.tokenizer.thinking import CLOSE, Kind, ThinkingSplitter
+from smallpress.tokenizer.thinking import CLOSE, CLOSING, Kind, ThinkingSplitter
 from smallpress.tokenizer.tokenizer import Tokenizer
 
-CLOSING = "\n\nThat is all the thinking there is room for; I answer with what I have."
-"""Ends a thinking that has used up its budget; the closing tag follows."""
 SENTENCE_ENDS = tuple(".!?\u3002\uff01\uff1f")  # the last three are the Chinese ones
 GRACE = 12  # tokens for a tag or a character that is half written
 

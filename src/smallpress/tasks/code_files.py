@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import ast
-import gzip
-import json
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-from smallpress.run.errors import UserError, disk_error
+from smallpress.run.errors import UserError
 from smallpress.tasks.code_check import CodeChecked
 from smallpress.tasks.code_tests import CodeVerdict, UnitTests, run_tests
 from smallpress.tasks.example import Example
 from smallpress.tasks.files import FileTask, file_key
+from smallpress.tasks.records import Record, json_lines, string
 from smallpress.tasks.sandbox import Limits
-
-MAX_FILE_BYTES = 64 << 20
 
 
 def humaneval(path: str | Path) -> list[Example]:
@@ -27,12 +22,12 @@ def humaneval(path: str | Path) -> list[Example]:
     An answer is the whole function, or its indented body. What the prompt defines besides is there for both the
     answer and the tests; the tests get their own, so that an answer that replaces it changes no test.
     """
-    return [humaneval_problem(record, where) for where, record in _records(Path(path))]
+    return [humaneval_problem(record, where) for where, record in json_lines(Path(path))]
 
 
 def mbpp(path: str | Path) -> list[Example]:
     """MBPP's JSON lines. As its paper does, the prompt shows the tests, which name the function."""
-    return [mbpp_problem(record, where) for where, record in _records(Path(path))]
+    return [mbpp_problem(record, where) for where, record in json_lines(Path(path))]
 
 
 class CodeFile(CodeChecked, FileTask):
@@ -55,10 +50,10 @@ def program(example: Example, code: str) -> str:
     return f"{example.meta['tests']['trusted']}\n{code}"
 
 
-def humaneval_problem(record: dict[str, Any], where: str) -> Example:
+def humaneval_problem(record: Record, where: str) -> Example:
     """One record. Raises UserError naming where it stands and what it lacks."""
-    opening, entry = _string(record, "prompt", where), _string(record, "entry_point", where)
-    body, source = _string(record, "canonical_solution", where), _string(record, "test", where)
+    opening, entry = string(record, "prompt", where), string(record, "entry_point", where)
+    body, source = string(record, "canonical_solution", where), string(record, "test", where)
     statements = _parsed(opening + "    pass\n", where).body
     _parsed(source, where)
     others = [node for node in statements if not (isinstance(node, ast.FunctionDef) and node.name == entry)]
@@ -70,9 +65,9 @@ def humaneval_problem(record: dict[str, Any], where: str) -> Example:
     return Example(prompt, opening + body, "humaneval", 1, file_key(opening), meta)
 
 
-def mbpp_problem(record: dict[str, Any], where: str) -> Example:
+def mbpp_problem(record: Record, where: str) -> Example:
     """One record. Raises UserError naming where it stands and what it lacks."""
-    text, code = _string(record, "text", where), _string(record, "code", where)
+    text, code = string(record, "text", where), string(record, "code", where)
     asserts, setup = record.get("test_list"), record.get("test_setup_code") or ""
     if not isinstance(asserts, list) or not asserts or not all(isinstance(line, str) for line in asserts):
         raise UserError(f"{where} has no list of texts in 'test_list'", "give MBPP's file")
@@ -94,44 +89,3 @@ def _parsed(source: str, where: str) -> ast.Module:
         return ast.parse(source)
     except (SyntaxError, ValueError, RecursionError) as error:
         raise UserError(f"{where} has code that is no Python: {error}", "give the file as it was published") from None
-
-
-def _string(record: dict[str, Any], key: str, where: str) -> str:
-    value = record.get(key)
-    if not isinstance(value, str) or not value.strip():
-        raise UserError(f"{where} has no text in {key!r}", "give HumanEval's or MBPP's file")
-    return value
-
-
-def _records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    n_records = 0
-    for n, line in enumerate(_lines(path), start=1):
-        if not line.strip():
-            continue
-        where = f"{path}, line {n}"
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):
-            raise UserError(f"{where} is not JSON", "each line holds one JSON object") from None
-        if not isinstance(record, dict):
-            raise UserError(f"{where} is no JSON object", "each line holds one JSON object")
-        n_records += 1
-        yield where, record
-    if n_records == 0:
-        raise UserError(f"{path} holds no problem", "each line holds one JSON object")
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
-    except (gzip.BadGzipFile, EOFError, zlib.error):
-        raise UserError(f"{path} is no whole gzip file", "download it again") from None
-    except OSError as error:
-        raise disk_error(error, f"reading {path}") from None
-    if len(data) > MAX_FILE_BYTES:
-        raise UserError(f"{path} is larger than {MAX_FILE_BYTES >> 20} MB", "give HumanEval's or MBPP's file")
-    try:
-        return data.decode("utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 at byte {error.start}", "save it as UTF-8") from None

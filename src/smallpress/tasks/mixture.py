@@ -6,6 +6,16 @@ from smallpress.run.errors import UserError
 from smallpress.tasks.task import find_task
 
 
+def readable(tasks: tuple[str, ...]) -> tuple[str, ...]:
+    """The tasks of a recipe as they are, for a validator: ValueError where one cannot be read."""
+    try:
+        if tasks:
+            parse_mixture(",".join(tasks))
+    except UserError as error:
+        raise ValueError(str(error)) from None
+    return tasks
+
+
 def parse_mixture(words: str) -> list[tuple[str, int]]:
     """Families with a level, with levels, or with all they have, as (family, level) pairs, none twice.
 

@@ -3,6 +3,8 @@
 from typing import Literal
 
 OPEN, CLOSE = "<think>", "</think>"
+CLOSING = "\n\nThat is all the thinking there is room for; I answer with what I have."
+"""Ends a thinking that has used up its budget; the closing tag follows."""
 
 Kind = Literal["thinking", "answer"]
 

@@ -4,9 +4,8 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from smallpress.run.errors import UserError
 from smallpress.run.settings import Settings
-from smallpress.tasks.mixture import parse_mixture
+from smallpress.tasks.mixture import readable
 from smallpress.train.samples import Form
 from smallpress.train.settings import SFTSettings, TrainSettings
 
@@ -76,12 +75,7 @@ class DistillSettings(TrainSettings):
     @field_validator("tasks")
     @classmethod
     def _readable(cls, tasks: tuple[str, ...]) -> tuple[str, ...]:
-        try:
-            if tasks:
-                parse_mixture(",".join(tasks))
-        except UserError as error:
-            raise ValueError(str(error)) from None
-        return tasks
+        return readable(tasks)
 
     @property
     def is_remote(self) -> bool:

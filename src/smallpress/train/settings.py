@@ -1,8 +1,9 @@
 """The settings of supervised training; what a recipe of `smallpress sft` says."""
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
 from smallpress.lowbit.frozen import FrozenFormat
 from smallpress.run.settings import Settings
@@ -40,6 +41,8 @@ class DPO(Settings):
 class TrainSettings(Settings):
     """What every supervised run is told."""
 
+    other_names: ClassVar[Mapping[str, str]] = OTHER_NAMES
+
     model: str
     seed: int = 0
 
@@ -66,11 +69,6 @@ class TrainSettings(Settings):
     # what is written down
     eval_every: int = Field(20, ge=1)
     save_every: int = Field(50, ge=1)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _our_names(cls, tree: Any) -> Any:
-        return {OTHER_NAMES.get(key, key): value for key, value in tree.items()} if isinstance(tree, dict) else tree
 
 
 class SFTSettings(TrainSettings):

@@ -6,6 +6,7 @@ from smallpress.evaluate.store import AnswerStore, Said, answer_key
 from smallpress.run.errors import UserError
 from smallpress.tasks.check import Checked, CheckerError
 from smallpress.tasks.example import Example
+from smallpress.tokenizer.thinking import CLOSING
 
 QUESTIONS = [Example(f"What is {i} + 1?", str(i + 1), "sum", 1, str(i), {}) for i in range(4)]
 
@@ -97,5 +98,5 @@ def test_thinking_is_counted_and_cut_at_its_budget(engine_saying, tokenizer):
     free = ask(engine_saying(thinks), tokenizer, QUESTIONS[:1], "chat", Sampling()).said[0][0]
     assert free.n_thinking == 1 + 50 + len("</think>")  # a byte a token; thinking begins with the tag's last
     cut = ask(engine_saying(thinks), tokenizer, QUESTIONS[:1], "chat", Sampling(thinking=10)).said[0][0]
-    assert cut.text.startswith("<think>" + "x" * 9 + "\n\nThe time to think is over")
+    assert cut.text.startswith("<think>" + "x" * 9 + CLOSING)
     assert cut.text.endswith("</think>\n\n so <answer> 1 </answer>") and not cut.truncated

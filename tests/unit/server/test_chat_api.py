@@ -2,7 +2,7 @@
 
 import pytest
 
-from smallpress.server.reader import CLOSING
+from smallpress.tokenizer.thinking import CLOSING
 
 openai = pytest.importorskip("openai")
 
