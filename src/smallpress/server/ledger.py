@@ -3,8 +3,7 @@
 import sqlite3
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from pathlib import Path
 
 from smallpress.run.errors import UserError, disk_error, one_line
@@ -39,9 +38,9 @@ class Ledger:
         except OSError as error:
             raise disk_error(error, f"writing {folder}") from error
         try:
-            self._file = sqlite3.connect(self.path, timeout=1.0, isolation_level=None, check_same_thread=False)
+            self._file = sqlite3.connect(self.path, timeout=1.0, isolation_level="IMMEDIATE", check_same_thread=False)
             self._file.executescript(f"PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; {SCHEMA}")
-            with self._at_once():
+            with self._file:
                 self._file.execute("INSERT INTO since SELECT ? WHERE NOT EXISTS (SELECT * FROM since)", [_now()])
             self.since = int(self._file.execute("SELECT min(at) FROM since").fetchone()[0])
             self.used = {
@@ -54,9 +53,9 @@ class Ledger:
             raise UserError(cause, "give another --state folder, or move the file away") from error
 
     def add(self, owner: str, model: str, counts: Sequence[int], busy_seconds: float) -> None:
-        """Requests, hit, miss, new and thinking tokens more, and so much more of the model's time."""
+        """Requests, hit, miss, new and thinking tokens more, and so much more of the model's time: both or neither."""
         try:
-            with self._at_once():
+            with self._file:
                 self._file.execute(ADD, [owner, model, *counts])
                 self._file.execute(ADD_BUSY, [model, busy_seconds])
         except sqlite3.Error as error:
@@ -64,18 +63,6 @@ class Ledger:
 
     def close(self) -> None:
         self._file.close()
-
-    @contextmanager
-    def _at_once(self) -> Iterator[None]:
-        """One transaction: all of it or nothing."""
-        self._file.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._file.execute("COMMIT")
-        except BaseException:
-            with suppress(sqlite3.Error):
-                self._file.execute("ROLLBACK")
-            raise
 
 
 def _now() -> int:
