@@ -20,7 +20,7 @@ from smallpress.tasks.chinese import in_digits
 from smallpress.tasks.example import Example
 from smallpress.tasks.verifier import MathVerify
 
-DATA = Path(__file__).resolve().parents[1] / "shared" / "data"
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 Spelling = Callable[[str], str]
 
 

@@ -25,7 +25,7 @@ from smallpress.evaluate.intervals import wilson
 from smallpress.evaluate.problems import from_benchmark
 from smallpress.tasks.example import Example, Reading
 
-DATA = Path(__file__).resolve().parents[1] / "shared" / "data"
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 LAST_NUMBER = r"(-?[$0-9.,]{2,})|(-?[0-9]+)"
 """lm-eval's own, of its GSM8K task."""
 BOX = r"\\boxed\{([^{}]*)\}"
@@ -113,7 +113,7 @@ def started(model: str) -> tuple[subprocess.Popen[str], str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--lm-eval", type=Path, required=True, help="the Python of a venv with lm-eval[api]")
+    parser.add_argument("--lm-eval", type=Path, help="the Python of a venv with lm-eval[api]")
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--bench", default="gsm8k")
     parser.add_argument("--data", type=Path, default=DATA / "gsm8k" / "test.jsonl")
@@ -123,6 +123,8 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="keep answers here; those that are there are not asked again")
     parser.add_argument("--local", action="store_true")
     asked = parser.parse_args()
+    if asked.lm_eval is None:
+        return print("not measured: --lm-eval names the Python of a venv with lm-eval[api]")
     benchmark = open_benchmark(asked.bench)
     examples = list(from_benchmark(benchmark, asked.data, asked.n).examples)
     words: list[object] = ["--bench", asked.bench, "--data", asked.data, "--n", asked.n]

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from statistics import median
 
 import numpy as np
-from random_weights import RandomWeights
+from models.random_weights import RandomWeights
 
 from smallpress.engine.native_runner import BITS, NativeRunner, n_threads
 from smallpress.model.config import GQA, Dense, ModelConfig, MoE

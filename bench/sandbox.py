@@ -1,6 +1,6 @@
 """HumanEval and MBPP in the sandbox: every reference solution must pass, and a mutant of each must fail.
 
-python bench/sandbox.py humaneval=HumanEval.jsonl.gz mbpp=mbpp.jsonl [--first N]
+python bench/sandbox.py [humaneval=HumanEval.jsonl.gz mbpp=mbpp.jsonl] [--first N]
 
 A mutant is the reference with one change by its syntax tree: a comparison turned round, an operator exchanged, a number
 one higher, a return of None. Where one mutant passes, the next one is tried, up to MUTANTS of them: a change that the
@@ -12,10 +12,13 @@ import ast
 import copy
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 from smallpress.tasks.code_files import CODE_READERS, CodeFile
 from smallpress.tasks.sandbox import Limits
 
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+FILES = [f"humaneval={DATA}/humaneval/HumanEval.jsonl.gz", f"mbpp={DATA}/mbpp/mbpp.jsonl"]
 MUTANTS = 8
 FOR_MUTANTS = Limits(cpu_seconds=1)  # Many never end.
 OPPOSITE = {ast.Lt: ast.GtE, ast.LtE: ast.Gt, ast.Gt: ast.LtE, ast.GtE: ast.Lt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
@@ -52,7 +55,7 @@ def mutants(source: str) -> Iterator[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("files", nargs="+", metavar="NAME=PATH")
+    parser.add_argument("files", nargs="*", metavar="NAME=PATH", default=FILES)
     parser.add_argument("--first", type=int, help="only the first so many problems of each file")
     arguments = parser.parse_args()
     for argument in arguments.files:
