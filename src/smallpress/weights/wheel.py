@@ -124,9 +124,11 @@ def _stop(process: "subprocess.Popen[bytes]") -> None:
 
 def _bytes_under(folder: Path) -> int:
     total = 0
-    for path in folder.rglob("*.whl"):
-        with suppress(FileNotFoundError):  # pip moved it meanwhile
-            total += path.stat().st_size
+    for where, _, names in os.walk(folder):  # Passes over folders that pip removes meanwhile, as rglob does not.
+        for name in names:
+            if name.endswith(".whl"):
+                with suppress(FileNotFoundError):  # pip moved it meanwhile
+                    total += os.stat(os.path.join(where, name)).st_size
     return total
 
 
