@@ -92,7 +92,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
     given = {"max_tokens": options.max_tokens}
-    talk = open_talk(options.model, given, "chat", options.dtype, offline=True, drafts=True)
+    talk = open_talk(options.model, given, "chat", options.dtype, offline=True, drafts="ngram")
     talk.seed = 0
     print(datetime.now(UTC).isoformat(timespec="seconds"), platform.platform(), options.model, options.dtype)
     seconds = {n: step_seconds(talk.engine.runner, n, 4 * options.repeats) for n in ROW_COUNTS}

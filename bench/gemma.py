@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from grpo.environment import peers_python
 from quality import TEXTS, LlamaCpp, fp32, log_softmax
 
 from smallpress.cli.open_engine import open_engine
@@ -113,7 +114,8 @@ def main() -> int:
                 f"llama.cpp, {name}: perplexity {theirs:.3f}, {100 * (theirs / perplexity - 1):+.2f} % from fp32 here"
             )
     if args.speed:
-        subprocess.run([sys.executable, "-m", "smallpress.cli.main", "bench", MODEL, "--peer", "llama.cpp"], check=True)
+        words = ["bench", MODEL, "--peer", "llama.cpp", "--peer-python", str(peers_python())]
+        subprocess.run([sys.executable, "-m", "smallpress", *words], check=True)
     return 0
 
 

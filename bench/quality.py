@@ -45,7 +45,8 @@ def fp32(path: Path) -> Logits:
 
 
 def native(path: Path, packing: str, window: int) -> Logits:
-    runner = NativeRunner.from_files(open_model(path), packing, 16, -(-window // 16))
+    packing, _, cache = packing.partition("+")
+    runner = NativeRunner.from_files(open_model(path), packing, 16, -(-window // 16), cache or "bfloat16")
 
     def logits(ids: list[int]) -> np.ndarray:
         n = np.arange(len(ids))
@@ -91,7 +92,12 @@ def main() -> None:
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--tokens", type=int, default=100_000, help="of all texts together")
     parser.add_argument("--window", type=int, default=512)
-    parser.add_argument("--packings", nargs="+", default=["stored", "int8", "int4", "bfloat16"])
+    parser.add_argument(
+        "--packings",
+        nargs="+",
+        default=["stored", "int8", "int8+int8", "int4", "bfloat16"],
+        help="of weights, and after a + of keys and values",
+    )
     parser.add_argument("--no-peer", action="store_true")
     args = parser.parse_args()
 

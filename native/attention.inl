@@ -1,10 +1,25 @@
-// One query over paged keys and values in bf16; a part of kernels.inl.
+// One query over paged keys and values; a part of kernels.inl. An `Entry` of a page is bf16 or a code of 8 bits, which
+// bf16 holds exactly: its token's scale multiplies the score, or the weight, instead.
 
 namespace {
 
+// Sixteen pairs of codes as bf16, where the instructions have no better way.
+template <typename Code>
+inline Bytes load_pairs(const Code* p) {
+    uint16_t wide[32];
+    for (int i = 0; i < 32; i++) {
+        const float code = static_cast<float>(p[i]);
+        uint32_t bits;
+        std::memcpy(&bits, &code, 4);
+        wide[i] = static_cast<uint16_t>(bits >> 16);
+    }
+    return load_pairs(wide);
+}
+
 // The pages of one kv head, and how many of their tokens count.
+template <typename Entry>
 struct Pages {
-    const uint16_t *const *keys, *const *values;
+    const uint8_t *const *key_pages, *const *value_pages;
     int64_t length, size, head_dim;
 
     int64_t tiles_each() const { return (size + LANES - 1) / LANES; }
@@ -12,15 +27,31 @@ struct Pages {
         const int64_t n_full = (length - 1) / size;
         return n_full * tiles_each() + (length - n_full * size + LANES - 1) / LANES;
     }
-    const uint16_t* tile(int64_t t) const { return keys[t / tiles_each()] + t % tiles_each() * head_dim * LANES; }
+    const Entry* keys(int64_t page) const { return reinterpret_cast<const Entry*>(key_pages[page]); }
+    const Entry* values(int64_t page) const { return reinterpret_cast<const Entry*>(value_pages[page]); }
+    const Entry* tile(int64_t t) const { return keys(t / tiles_each()) + t % tiles_each() * head_dim * LANES; }
     int64_t first_token(int64_t t) const { return t / tiles_each() * size + t % tiles_each() * LANES; }
     int64_t pairs_each() const { return (size + 1) / 2; }
 };
 
+// Multiplies what is of a token by its scale in `pages`; nothing where those are in bf16.
+template <typename Entry>
+inline void scale_tokens(float* x, int64_t length, int64_t size, int64_t head_dim, const uint8_t* const* pages) {
+    if constexpr (sizeof(Entry) == 1)
+        for (int64_t begin = 0; begin < length; begin += size, pages++) {
+            const float* scales = reinterpret_cast<const float*>(*pages + head_dim * round_up(size, LANES));
+            const int64_t n = least(size, length - begin);
+            for (int64_t i = 0; i < n; i += LANES) {
+                float* to = x + begin + i;
+                store_part(to, n - i, mul(load_part(to, n - i, 0.0f), load_part(scales + i, n - i, 0.0f)));
+            }
+        }
+}
+
 // Scores of T tiles of keys under H query heads; a key is read once for all of them.
-template <int T, int H>
-inline void score(const uint16_t* q, const Pages& pages, int64_t tile, float* scores, int64_t width) {
-    const uint16_t* keys[T];
+template <int T, int H, typename Entry>
+inline void score(const uint16_t* q, const Pages<Entry>& pages, int64_t tile, float* scores, int64_t width) {
+    const Entry* keys[T];
     F16 dots[T * H];
     for (int t = 0; t < T; t++) keys[t] = pages.tile(tile + t);
     for (int i = 0; i < T * H; i++) dots[i] = set1(0.0f);
@@ -57,7 +88,8 @@ inline float soften(float* scores, int64_t length) {
 }
 
 // The weights of a head as bf16, in pairs of tokens of one page.
-inline void pair_up(const float* weights, const Pages& pages, uint16_t* pairs) {
+template <typename Entry>
+inline void pair_up(const float* weights, const Pages<Entry>& pages, uint16_t* pairs) {
     if (pages.size % 2 == 0) {
         for (int64_t t = 0; t < pages.length; t += LANES) store_bf16(pairs + t, load(weights + t));
         return;
@@ -72,8 +104,9 @@ inline void pair_up(const float* weights, const Pages& pages, uint16_t* pairs) {
 }
 
 // Sixteen pairs whose second is no token's: a 0 there, since what stands in memory may be NaN, which no weight hides.
-inline Bytes load_firsts(const uint16_t* p) {
-    uint16_t pairs[2 * LANES];
+template <typename Entry>
+inline Bytes load_firsts(const Entry* p) {
+    Entry pairs[2 * LANES];
     for (int64_t i = 0; i < LANES; i++) {
         pairs[2 * i] = p[2 * i];
         pairs[2 * i + 1] = 0;
@@ -89,13 +122,14 @@ inline void mix_pair(const Bytes* value, const uint16_t* pair, int64_t width, F1
 }
 
 // Columns d to d + 16 C of the values, mixed by the weights of H heads.
-template <int C, int H>
-inline void mix(const uint16_t* weights, int64_t width, const Pages& pages, int64_t d, const float* inverse,
+template <int C, int H, typename Entry>
+inline void mix(const uint16_t* weights, int64_t width, const Pages<Entry>& pages, int64_t d, const float* inverse,
                 float* out) {
     F16 mixed[C * H];
     for (int i = 0; i < C * H; i++) mixed[i] = set1(0.0f);
     for (int64_t begin = 0, page = 0; begin < pages.length; begin += pages.size, page++) {
-        const uint16_t *values = pages.values[page] + 2 * d, *pair = weights + page * pages.pairs_each() * 2;
+        const Entry* values = pages.values(page) + 2 * d;
+        const uint16_t* pair = weights + page * pages.pairs_each() * 2;
         const int64_t n = least(pages.size, pages.length - begin);
         Bytes value[C];
         for (int64_t i = 0; i < n / 2; i++, values += 2 * pages.head_dim, pair += 2) {
@@ -116,10 +150,10 @@ inline void mix(const uint16_t* weights, int64_t width, const Pages& pages, int6
 }
 
 // `n` <= H query heads that share a kv head.
-template <int H>
-void attend_heads(const float* q, int64_t n, const Pages& pages, const Attention& a, float* out) {
+template <int H, typename Entry>
+void attend_heads(const float* q, int64_t n, const Pages<Entry>& pages, const Attention& a, float* out) {
     if constexpr (H > 1) {
-        if (n < H) return attend_heads<H - 1>(q, n, pages, a, out);
+        if (n < H) return attend_heads<H - 1, Entry>(q, n, pages, a, out);
     }
     const int64_t n_tiles = pages.n_tiles(), head_dim = pages.head_dim, width = score_width(pages.length);
     const F16 scale = set1(1.0f / sqrtf(static_cast<float>(head_dim)));
@@ -131,9 +165,12 @@ void attend_heads(const float* q, int64_t n, const Pages& pages, const Attention
     for (; tile < n_tiles; tile++) score<1, H>(narrow_q, pages, tile, a.scores, width);
     float inverse[H];
     for (int h = 0; h < H; h++) {
-        hide(a.scores + h * width, pages.length, a.window);
-        inverse[h] = soften(a.scores + h * width, pages.length);
-        pair_up(a.scores + h * width, pages, pairs + 2 * h * width);
+        float* scores = a.scores + h * width;
+        scale_tokens<Entry>(scores, pages.length, pages.size, head_dim, pages.key_pages);
+        hide(scores, pages.length, a.window);
+        inverse[h] = soften(scores, pages.length);
+        scale_tokens<Entry>(scores, pages.length, pages.size, head_dim, pages.value_pages);
+        pair_up(scores, pages, pairs + 2 * h * width);
     }
     for (; d + AT_ONCE * LANES <= head_dim; d += AT_ONCE * LANES)
         mix<AT_ONCE, H>(pairs, 2 * width, pages, d, inverse, out);
@@ -142,13 +179,16 @@ void attend_heads(const float* q, int64_t n, const Pages& pages, const Attention
 
 constexpr int HEADS = 4;
 
-void attend(const Attention& a) {
+template <typename Entry>
+void attend_rows(const Attention& a) {
     for (int64_t row = 0; row < a.n_rows; row++) {
-        const Pages pages{a.key_pages, a.value_pages, a.length + row, a.page_size, a.head_dim};
+        const Pages<Entry> pages{a.key_pages, a.value_pages, a.length + row, a.page_size, a.head_dim};
         for (int64_t h = 0; h < a.group; h += HEADS)
-            attend_heads<HEADS>(a.q + row * a.stride + h * a.head_dim, least(HEADS, a.group - h), pages, a,
-                                a.out + row * a.out_stride + h * a.head_dim);
+            attend_heads<HEADS, Entry>(a.q + row * a.stride + h * a.head_dim, least(HEADS, a.group - h), pages, a,
+                                       a.out + row * a.out_stride + h * a.head_dim);
     }
 }
+
+void attend(const Attention& a) { a.eight_bits ? attend_rows<int8_t>(a) : attend_rows<uint16_t>(a); }
 
 }  // namespace

@@ -2,9 +2,11 @@
 
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <optional>
 #include <stdexcept>
 
 #include "arrays.h"
@@ -63,24 +65,58 @@ void write_pages(Model& model, Ids pages, Blocks from) {
     for (size_t i = 0; i < pages.shape(0); i++) model.write_page(pages(i), from.data() + i * from.shape(1));
 }
 
+void set_low_rank(Model& model, int64_t adapter, const std::string& name, Floats a, Floats b) {
+    require(adapter >= 1 && adapter <= model.n_adapters(), "there is no such adapter");
+    require(a.ndim() == 2 && b.ndim() == 2 && a.shape(0) == b.shape(1), "a is [rank, n_in] and b [n_out, rank]");
+    model.set_low_rank(adapter, name, a.data(), b.data(), a.shape(0), a.shape(1), b.shape(0));
+}
+
 // tables: the page tables of all sequences one after another; starts[n]: where that of row n begins.
-void forward(Model& model, Ids ids, Ids positions, Ids tables, Ids starts, Ids logit_rows) {
+std::vector<const int64_t*> tables_of(const Model& model, Ids ids, Ids positions, Ids tables, Ids starts,
+                                      Ids logit_rows, std::optional<Ids> adapters = std::nullopt) {
     const int64_t N = ids.shape(0), n_entries = tables.shape(0);
-    require(static_cast<int64_t>(positions.shape(0)) == N && static_cast<int64_t>(starts.shape(0)) == N,
-            "ids, positions and starts differ in length");
+    for (const Ids& of_rows : {positions, starts, adapters.value_or(ids)})
+        require(static_cast<int64_t>(of_rows.shape(0)) == N, "ids, positions, starts and adapters differ in length");
     std::vector<const int64_t*> table_of(N);
     for (int64_t n = 0; n < N; n++) {
         require(ids(n) >= 0 && ids(n) < model.config().vocab_size, "an id is outside the vocabulary");
         require(positions(n) >= 0 && starts(n) >= 0 && starts(n) + positions(n) / model.page_size() < n_entries,
                 "a position is beyond its page table");
+        require(!adapters || ((*adapters)(n) >= 0 && (*adapters)(n) <= model.n_adapters()), "there is no such adapter");
         table_of[n] = tables.data() + starts(n);
     }
     for (int64_t i = 0; i < n_entries; i++)
         require(tables(i) >= 0 && tables(i) < model.n_pages(), "there is no such page");
     for (size_t i = 0; i < logit_rows.shape(0); i++)
         require(logit_rows(i) >= 0 && logit_rows(i) < N, "logits are asked of a row that is not there");
+    return table_of;
+}
+
+void forward(Model& model, Ids ids, Ids positions, Ids tables, Ids starts, Ids logit_rows,
+             std::optional<Ids> adapters) {
+    const int64_t N = ids.shape(0);
+    const auto table_of = tables_of(model, ids, positions, tables, starts, logit_rows, adapters);
     nb::gil_scoped_release free;
-    model.forward({N, ids.data(), positions.data(), table_of.data()}, logit_rows.data(), logit_rows.shape(0));
+    model.forward({N, ids.data(), positions.data(), table_of.data(), adapters ? adapters->data() : nullptr},
+                  logit_rows.data(), logit_rows.shape(0));
+}
+
+void predict(Model& model, int64_t k, Floats before, Ids ids, Ids positions, Ids tables, Ids starts, Ids logit_rows) {
+    const int64_t N = ids.shape(0);
+    require(k >= 0 && k < model.config().n_modules, "there is no such module");
+    require(before.ndim() == 2 && static_cast<int64_t>(before.shape(0)) == N &&
+                static_cast<int64_t>(before.shape(1)) == model.config().dim,
+            "a row of the stream belongs to each token");
+    const auto table_of = tables_of(model, ids, positions, tables, starts, logit_rows);
+    nb::gil_scoped_release free;
+    model.predict(k, {N, ids.data(), positions.data(), table_of.data(), nullptr}, before.data(), logit_rows.data(),
+                  logit_rows.shape(0));
+}
+
+// A copy of the last pass' rows after its norm.
+auto hidden(const Model& model) {
+    const size_t N = model.n_hidden(), dim = model.config().dim;
+    return numpy(std::vector<float>(model.hidden(), model.hidden() + N * dim), {N, dim});
 }
 
 nb::tuple sample(Model& model, std::vector<int64_t> rows, std::vector<float> temperatures, std::vector<int64_t> top_k,
@@ -133,14 +169,16 @@ NB_MODULE(_native, m) {
         .def(
             "__init__",
             [](Model* self, const nb::dict& config, int64_t n_pages, int64_t page_size, int n_threads,
-               const std::string& kernels_name) {
+               const std::string& kernels_name, bool eight_bit_cache) {
                 require(n_pages > 0 && page_size > 0, "there is at least one page of one token");
-                new (self) Model(config_of(config), n_pages, page_size, n_threads, kernels_name);
+                new (self) Model(config_of(config), n_pages, page_size, n_threads, kernels_name, eight_bit_cache);
             },
             nb::arg("config"), nb::kw_only(), nb::arg("n_pages"), nb::arg("page_size"), nb::arg("n_threads"),
-            nb::arg("kernels") = "")
+            nb::arg("kernels") = "", nb::arg("eight_bit_cache") = false)
         .def("set", &set, nb::arg("name"), nb::arg("values"), nb::arg("bits") = 8)
         .def("set_blocks", &set_blocks)
+        .def("add_adapter", &Model::add_adapter)
+        .def("set_low_rank", &set_low_rank)
         .def("copy_page",
              [](Model& model, int64_t source, int64_t target) {
                  const int64_t n = model.n_pages();
@@ -149,7 +187,10 @@ NB_MODULE(_native, m) {
              })
         .def("read_pages", &read_pages)
         .def("write_pages", &write_pages)
-        .def("forward", &forward)
+        .def("forward", &forward, nb::arg("ids"), nb::arg("positions"), nb::arg("tables"), nb::arg("starts"),
+             nb::arg("logit_rows"), nb::arg("adapters") = nb::none())
+        .def("predict", &predict)
+        .def("hidden", &hidden)
         .def("sample", &sample)
         .def("logits", &logits)
         .def("reset", &Model::reset)

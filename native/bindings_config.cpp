@@ -67,5 +67,7 @@ Config config_of(const nb::dict& from) {
     config.score_scale = get<float>(from, "score_scale");
     if (!from["latent"].is_none()) config.latent = latent(get<nb::dict>(from, "latent"));
     if (!from["experts"].is_none()) config.experts = experts(get<nb::dict>(from, "experts"));
+    config.n_modules = size(from, "n_modules", 0);
+    config.hidden_first = get<bool>(from, "hidden_first");
     return config;
 }

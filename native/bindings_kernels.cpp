@@ -11,6 +11,7 @@
 #include "arrays.h"
 #include "blocks.h"
 #include "kernels.h"
+#include "kv_page.h"
 #include "machine.h"
 
 namespace nb = nanobind;
@@ -31,7 +32,7 @@ Activations quantized(const Kernels& k, Matrix x) {
     return out;
 }
 
-// Row 5 of a tile, for weights in 8 or in 4 bits: its codes, its scale, and the sums of every 32 of them (in 4 bits).
+// Row 5 of a tile, for weights in 8 or in 4 bits: its codes, its scales, and the sums of every 32 codes (in 4 bits).
 nb::tuple quantize(const std::string& name, Vector x, int bits) {
     constexpr int64_t ROW = 5, TILE = Activations::TILE;
     const int64_t n = x.shape(0);
@@ -43,15 +44,15 @@ nb::tuple quantize(const std::string& name, Vector x, int bits) {
     for (size_t i = 0; i < codes.size(); i++) {
         if (bits == 4) {
             const int8_t* half = out.fours(ROW) + i / HALF * TILE * BLOCK + i % HALF;
-            codes[i] = half[0] * (1 << Activations::LOW_BITS_4) + half[HALF];
+            codes[i] = half[0] * (1 << Activations::LOW_BITS) + half[HALF];
             sums[i / HALF] = out.sums(ROW)[i / HALF * TILE];
-            continue;
+        } else {
+            codes[i] = out.eights(ROW)[i / BLOCK * TILE * BLOCK + i % BLOCK];
         }
-        const int64_t high = i / BLOCK * 2 * TILE * BLOCK + i % BLOCK;
-        codes[i] = out.eights(ROW)[high] * (1 << Activations::LOW_BITS_8) + out.eights(ROW)[high + TILE * BLOCK];
     }
-    const float scale = (bits == 4 ? out.four_scales : out.eight_scales)[ROW];
-    return nb::make_tuple(numpy(codes, {codes.size()}), scale, numpy(sums, {sums.size()}));
+    std::vector<float> scales(bits == 4 ? 1 : out.n_spans(), out.four_scales[ROW]);
+    for (size_t span = 0; bits == 8 && span < scales.size(); span++) scales[span] = out.spans(ROW)[span * TILE];
+    return nb::make_tuple(numpy(codes, {codes.size()}), numpy(scales, {scales.size()}), numpy(sums, {sums.size()}));
 }
 
 // x [M, K] times the rows of the panels, in SET or ADD to ones.
@@ -114,21 +115,19 @@ auto swiglu(const std::string& name, Vector gate, Vector up) {
 }
 
 // q [group, D] over k and v [S, D], cut into pages here.
-auto attend(const std::string& name, Matrix q, Matrix k, Matrix v, int64_t page_size) {
+auto attend(const std::string& name, Matrix q, Matrix k, Matrix v, int64_t page_size, bool eight_bits) {
     const Kernels& table = kernels(name);
     const int64_t S = k.shape(0), D = k.shape(1), group = q.shape(0), n_pages = (S + page_size - 1) / page_size;
-    std::vector<Buffer<uint16_t>> pages;
-    std::vector<const uint16_t*> keys, values;
+    const KVPage form{D, page_size, eight_bits};
+    std::vector<Buffer<uint8_t>> pages;
+    std::vector<const uint8_t*> keys, values;
     std::vector<uint16_t> narrow(D);
     for (int64_t page = 0; page < n_pages; page++) {
-        Buffer<uint16_t> key(D * round_up(page_size, LANES)), value(D * round_up(page_size, 2));
+        Buffer<uint8_t> key(form.n_bytes()), value(form.n_bytes());
         for (int64_t i = 0; i < page_size && page * page_size + i < S; i++) {
             const int64_t t = page * page_size + i;
-            table.to_bf16(k.data() + t * D, D, narrow.data());
-            for (int64_t d = 0; d < D; d++)
-                key[(i / LANES * D + d / 2 * 2) * LANES + i % LANES * 2 + d % 2] = narrow[d];
-            table.to_bf16(v.data() + t * D, D, narrow.data());
-            for (int64_t d = 0; d < D; d++) value[(i / 2 * D + d) * 2 + i % 2] = narrow[d];
+            form.put_key(table, k.data() + t * D, i, narrow.data(), key.get());
+            form.put_value(table, v.data() + t * D, i, narrow.data(), value.get());
         }
         keys.push_back(key.get());
         values.push_back(value.get());
@@ -137,9 +136,9 @@ auto attend(const std::string& name, Matrix q, Matrix k, Matrix v, int64_t page_
     }
     std::vector<float> scores(score_room(group, S)), out(group * D);
     std::vector<uint16_t> room(narrow_room(group, S, D));
-    std::vector<const uint16_t*> chunks(chunk_room(S));
+    std::vector<const uint8_t*> chunks(chunk_room(S));
     table.attend({q.data(), out.data(), 0, 0, 1, S, page_size, group, D, keys.data(), values.data(), scores.data(),
-                  room.data(), chunks.data()});
+                  room.data(), chunks.data(), 0, eight_bits});
     return numpy(out, {q.shape(0), q.shape(1)});
 }
 
@@ -166,7 +165,8 @@ void bind_kernels(nb::module_& m) {
     m.def("product", &product, nb::arg("kernels"), nb::arg("x"), nb::arg("panels"), nb::arg("add") = false);
     m.def("rms_norm", &rms_norm);
     m.def("swiglu", &swiglu);
-    m.def("attend", &attend);
+    m.def("attend", &attend, nb::arg("kernels"), nb::arg("q"), nb::arg("k"), nb::arg("v"), nb::arg("page_size"),
+          nb::arg("eight_bits") = false);
     m.def("weigh", &weigh);
     m.def("read_bandwidth", [](int n_threads) {
         Pool pool(n_threads);

@@ -110,6 +110,32 @@ constexpr BlockFormat FORMATS[] = {
     {"Q4_K", 256, 144, Coding::Q4_1, nullptr, regroup_q4_k},
 };
 
+// n of them times the Hadamard matrix, whose inverse it is but for a factor.
+void turn(float* span, int64_t n) {
+    for (int64_t step = 1; step < n; step *= 2)
+        for (int64_t begin = 0; begin < n; begin += 2 * step)
+            for (int64_t i = begin; i < begin + step; i++) {
+                const float a = span[i], b = span[i + step];
+                span[i] = a + b;
+                span[i + step] = a - b;
+            }
+}
+
+// As hadamard.inl turns rows, which takes weights back.
+void decode_eights(const Panels& panels, int64_t row, float* out) {
+    const int64_t panel = row / PANEL, lane = row % PANEL, width = panels.n_blocks * BLOCK;
+    const uint8_t* codes = panels.codes(panel) + lane * QUAD;
+    float span[SPAN];
+    for (int64_t begin = 0; begin < width; begin += SPAN, codes += PANEL * SPAN) {
+        const float scale = half_to_float(panels.scales(panel)[begin / SPAN * PANEL + lane]) / 8.0f;
+        const int64_t n = width - begin < SPAN ? BLOCK : SPAN;
+        for (int64_t i = 0; i < n; i++)
+            span[i] = scale * static_cast<float>(static_cast<int8_t>(codes[i / QUAD * PANEL * QUAD + i % QUAD]));
+        turn(span, n);
+        std::memcpy(out + begin, span, (panels.K - begin < n ? panels.K - begin : n) * sizeof(float));
+    }
+}
+
 }  // namespace
 
 const BlockFormat* block_format(const std::string& name) {
@@ -119,6 +145,7 @@ const BlockFormat* block_format(const std::string& name) {
 }
 
 void decode_row(const Panels& panels, int64_t row, float* out) {
+    if (panels.coding == Coding::Q8) return decode_eights(panels, row, out);
     const int64_t panel = row / PANEL, lane = row % PANEL;
     const uint8_t* codes = panels.codes(panel) + lane * QUAD;
     const uint16_t* scales = panels.scales(panel) + lane;
@@ -127,11 +154,6 @@ void decode_row(const Panels& panels, int64_t row, float* out) {
         if (panels.coding == Coding::BF16) {
             out[i] = float_of(static_cast<uint32_t>(half_at(panels.codes(panel) + i / 2 * LINE + lane * 4 + i % 2 * 2))
                               << 16);
-            continue;
-        }
-        if (panels.coding == Coding::Q8) {
-            const auto code = static_cast<int8_t>(codes[i / QUAD * PANEL * QUAD + i % QUAD]);
-            out[i] = half_to_float(scales[i / SPAN * PANEL]) * code;
             continue;
         }
         const int64_t half = i / HALF, at = i % (HALF / 2);

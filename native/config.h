@@ -44,7 +44,7 @@ struct Config {
     int64_t dim, n_heads, n_kv_heads, head_dim, vocab_size;
     float norm_eps;
     bool tied_head;
-    std::vector<LayerKind> layers{};
+    std::vector<LayerKind> layers{};  // those of the MTP modules last
     std::vector<Rope> ropes{};
     bool interleaved = false;  // neighbours turn together, else halves
     HeadNorm head_norm = HeadNorm::NONE;
@@ -53,8 +53,11 @@ struct Config {
     float score_scale = 0.0f;  // of the scores; 0: head_dim^-0.5
     std::optional<Latent> latent{};
     std::optional<Experts> experts{};
+    int64_t n_modules = 0;      // of multi-token prediction
+    bool hidden_first = false;  // in what a module projects, else the embedding
 
-    int64_t n_layers() const { return static_cast<int64_t>(layers.size()); }
+    int64_t n_layers() const { return n_blocks() - n_modules; }
+    int64_t n_blocks() const { return static_cast<int64_t>(layers.size()); }  // layers and modules
     int64_t rope_dim() const { return latent ? latent->rope_dim : head_dim; }
 };
 

@@ -19,6 +19,8 @@ constexpr int64_t SUMMED = 256;  // weights of the sampler that are summed in fp
 constexpr int STREAMS = 4;
 constexpr int64_t AHEAD = 1024;
 
+constexpr int64_t CHUNKS_AT_ONCE = 8;  // of sixteen tokens each, of a cache in 8 bits
+
 SMALLPRESS_INLINE constexpr int64_t score_width(int64_t length) { return round_up(length, LANES) + LANES; }
 
 // Queries of one sequence under one kv head's group, one after another, over the keys and values before and at them.
@@ -29,14 +31,14 @@ struct Attention {
     int64_t stride, out_stride, n_rows;
     int64_t length;  // tokens that the first row attends to; each row after it attends to one more
     int64_t page_size, group, head_dim;
-    // A page of keys is [page_size / LANES rounded up, head_dim / 2, LANES, 2], its first page_size lanes being tokens;
-    // one of values is [page_size / 2 rounded up, head_dim, 2 tokens], readable a line beyond its end.
-    const uint16_t *const *key_pages, *const *value_pages;
+    // As in kv_page.h, readable a line beyond their end.
+    const uint8_t *const *key_pages, *const *value_pages;
     // Room to work in: score_room(), narrow_room() and chunk_room() of the longest row.
     float* scores;
     uint16_t* narrow;
-    const uint16_t** chunks;
-    int64_t window = 0;  // only the last so many of a row's tokens count; 0: all
+    const uint8_t** chunks;
+    int64_t window = 0;       // only the last so many of a row's tokens count; 0: all
+    bool eight_bits = false;  // the pages
 };
 
 SMALLPRESS_INLINE constexpr int64_t rows_at_once(int64_t group) { return group > LANES ? group : LANES; }
@@ -44,7 +46,7 @@ SMALLPRESS_INLINE constexpr int64_t score_room(int64_t group, int64_t longest) {
     return rows_at_once(group) * score_width(longest);
 }
 SMALLPRESS_INLINE constexpr int64_t narrow_room(int64_t group, int64_t longest, int64_t head_dim) {
-    return rows_at_once(group) * (2 * head_dim + LANES + 2 * score_width(longest));
+    return rows_at_once(group) * ((2 + CHUNKS_AT_ONCE) * head_dim + LANES + 2 * score_width(longest));
 }
 SMALLPRESS_INLINE constexpr int64_t chunk_room(int64_t longest) { return longest / LANES + 1; }
 
@@ -95,6 +97,11 @@ struct Kernels {
     void (*dots)(const float* x, const float* w, int64_t n_rows, int64_t n, float* out);
 
     void (*attend_latent)(const LatentSpan& span);
+
+    // Of a low-rank adapter, in fp32: out[r] = x . a[r], and out += sum of x[r] b[r]; a and b are [rank, n] in bf16,
+    // their rows filled up to LANES with zeros.
+    void (*narrow_dots)(const float* x, const uint16_t* a, int64_t rank, int64_t n, float* out);
+    void (*widen_add)(const float* x, const uint16_t* b, int64_t rank, int64_t n, float* out);
 };
 
 // The best table this processor can run, or the one named; throws std::invalid_argument where it cannot.

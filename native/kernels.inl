@@ -45,6 +45,7 @@ inline void store_part(float* p, int64_t n, F16 x) {
 
 #include "attention.inl"
 #include "latent.inl"
+#include "hadamard.inl"
 #include "product.inl"
 #include "training.inl"
 
@@ -93,6 +94,37 @@ void dots(const float* x, const float* w, int64_t n_rows, int64_t n, float* out)
                 total[r] = fma(here, load_part(w + (row + r) * n + i, n - i, 0.0f), total[r]);
         }
         for (int64_t r = 0; r < rows; r++) out[row + r] = sum(total[r]);
+    }
+}
+
+void narrow_dots(const float* x, const uint16_t* a, int64_t rank, int64_t n, float* out) {
+    constexpr int64_t EACH = 4;
+    const int64_t stride = round_up(n, LANES);
+    for (int64_t row = 0; row < rank; row += EACH) {
+        const int64_t rows = least(EACH, rank - row);
+        F16 total[EACH];
+        for (F16& one : total) one = set1(0.0f);
+        for (int64_t i = 0; i < n; i += 16) {
+            const F16 here = load_part(x + i, n - i, 0.0f);
+            for (int64_t r = 0; r < rows; r++) total[r] = fma(here, load_bf16(a + (row + r) * stride + i), total[r]);
+        }
+        for (int64_t r = 0; r < rows; r++) out[row + r] = sum(total[r]);
+    }
+}
+
+void widen_add(const float* x, const uint16_t* b, int64_t rank, int64_t n, float* out) {
+    constexpr int64_t EACH = 4;
+    const int64_t stride = round_up(n, LANES);
+    for (int64_t first = 0; first < n; first += EACH * LANES) {
+        const int64_t many = least(EACH, (n - first + LANES - 1) / LANES);
+        F16 total[EACH];
+        for (int64_t i = 0; i < many; i++) total[i] = load_part(out + first + i * LANES, n - first - i * LANES, 0.0f);
+        for (int64_t r = 0; r < rank; r++) {
+            const F16 here = set1(x[r]);
+            for (int64_t i = 0; i < many; i++)
+                total[i] = fma(here, load_bf16(b + r * stride + first + i * LANES), total[i]);
+        }
+        for (int64_t i = 0; i < many; i++) store_part(out + first + i * LANES, n - first - i * LANES, total[i]);
     }
 }
 
@@ -150,7 +182,8 @@ int64_t exercise(int64_t n) {
     return n * CHAINS * LANES * QUAD;
 }
 
-constexpr Kernels TABLE{KERNELS_NAME, quantize, narrow, rms_norm, swiglu,    pack,  product, attend,
-                        to_bf16,      largest,  weigh,  exercise, &TRAINING, geglu, dots,    attend_latent};
+constexpr Kernels TABLE{KERNELS_NAME, quantize, narrow,  rms_norm,      swiglu,      pack,
+                        product,      attend,   to_bf16, largest,       weigh,       exercise,
+                        &TRAINING,    geglu,    dots,    attend_latent, narrow_dots, widen_add};
 
 }  // namespace

@@ -33,33 +33,25 @@ constexpr int64_t TILE_BYTES = TILE * LINE;
 
 void take_tiles() { _tile_loadconfig(&SHAPES); }
 
-// The high and the low dots of a span of n columns. Tiles are named in the instructions themselves: dots in 0 and 1 or
-// 2 and 3, so that one pair is written while the next is multiplied.
-inline void multiply_q8(bool odd, const int8_t* a, const uint8_t* codes, int64_t n, int32_t* high, int32_t* low) {
+// The dots of a span of n columns. Tiles are named in the instructions themselves: dots in 0 or 1, so that one is
+// written while the next is multiplied.
+inline void multiply_q8(bool odd, const int8_t* a, const uint8_t* codes, int64_t n, int32_t* dots) {
     if (odd) {
         _tile_zero(0);
-        _tile_zero(1);
-        for (; n > 0; n -= BLOCK, a += 2 * TILE_BYTES, codes += TILE_BYTES) {
+        for (; n > 0; n -= BLOCK, a += TILE_BYTES, codes += TILE_BYTES) {
+            _tile_loadd(4, a, LINE);
             _tile_loadd(6, codes, LINE);
-            _tile_loadd(4, a, LINE);
             _tile_dpbssd(0, 4, 6);
-            _tile_loadd(5, a + TILE_BYTES, LINE);
-            _tile_dpbssd(1, 5, 6);
         }
-        _tile_stored(0, high, LINE);
-        _tile_stored(1, low, LINE);
+        _tile_stored(0, dots, LINE);
     } else {
-        _tile_zero(2);
-        _tile_zero(3);
-        for (; n > 0; n -= BLOCK, a += 2 * TILE_BYTES, codes += TILE_BYTES) {
+        _tile_zero(1);
+        for (; n > 0; n -= BLOCK, a += TILE_BYTES, codes += TILE_BYTES) {
+            _tile_loadd(5, a, LINE);
             _tile_loadd(7, codes, LINE);
-            _tile_loadd(4, a, LINE);
-            _tile_dpbssd(2, 4, 7);
-            _tile_loadd(5, a + TILE_BYTES, LINE);
-            _tile_dpbssd(3, 5, 7);
+            _tile_dpbssd(1, 5, 7);
         }
-        _tile_stored(2, high, LINE);
-        _tile_stored(3, low, LINE);
+        _tile_stored(1, dots, LINE);
     }
 }
 
@@ -79,15 +71,15 @@ void tile_times_q8(const Activations& x, int64_t row, int64_t n, const Panels& w
     const uint8_t* codes = w.codes(panel);
     const uint16_t* halves = w.scales(panel);
     const int8_t* a = x.eights(row);
-    alignas(64) int32_t high[UNDER_WAY][TILE * PANEL], low[UNDER_WAY][TILE * PANEL];
+    const float* scales = x.spans(row);
+    alignas(64) int32_t dots[UNDER_WAY][TILE * PANEL];
     auto begin = [&](int64_t step) __attribute__((always_inline)) {
         if (step >= n_steps) return;
         const int64_t first = step * SPAN, here = least(SPAN, n_columns - first);
         if (row == 0)  // the panel after this one is still in memory
             for (int64_t i = 0; i < here * PANEL; i += LINE)
                 __builtin_prefetch(codes + first * PANEL + w.panel_bytes + i);
-        multiply_q8(step % 2, a + first * 2 * TILE, codes + first * PANEL, here, high[step % UNDER_WAY],
-                    low[step % UNDER_WAY]);
+        multiply_q8(step % 2, a + first * TILE, codes + first * PANEL, here, dots[step % UNDER_WAY]);
     };
     F16 total[TILE];
 #pragma GCC unroll 16
@@ -96,12 +88,11 @@ void tile_times_q8(const Activations& x, int64_t row, int64_t n, const Panels& w
     for (int64_t step = 0; step < n_steps; step++) {
         begin(step + UNDER_WAY - 1);
         const F16 scale = load_half(halves + step * PANEL);
-        const int32_t *highs = high[step % UNDER_WAY], *lows = low[step % UNDER_WAY];
+        const int32_t* here = dots[step % UNDER_WAY];
 #pragma GCC unroll 16
-        for (int64_t r = 0; r < TILE; r++) {
-            const Dots dots{_mm512_load_si512(highs + r * PANEL), _mm512_load_si512(lows + r * PANEL)};
-            total[r] = fma(to_float(total_of_eights(dots, iset1(0))), scale, total[r]);
-        }
+        for (int64_t r = 0; r < TILE; r++)
+            total[r] =
+                fma(to_float(_mm512_load_si512(here + r * PANEL)), mul(scale, set1(scales[step * TILE + r])), total[r]);
     }
     put_rows(x, row, n, w, panel, out, stride, store_, total);
 }
@@ -133,7 +124,7 @@ void spread(const Panels& w, int64_t panel, uint8_t* tiles) {
 
 template <bool SIGNED>
 inline void multiply_q4(bool odd, const int8_t* a, const uint8_t* tile, int32_t* dots) {
-    static_assert(Activations::LOW_BITS_4 == 4, "a high part counts 16 times");
+    static_assert(Activations::LOW_BITS == 4, "a high part counts 16 times");
     if (odd) {
         _tile_loadd(4, a, LINE);
         _tile_loadd(6, tile, LINE);
@@ -228,11 +219,106 @@ void product_q8(const Activations& x, int64_t M, const Panels& w, int64_t first,
                 tile_times_q8(x, row, least(TILE, M - row), w, panel, out, stride, store_);
 }
 
+constexpr int64_t WIDE = 2 * LINE;  // bytes from one row to the next of a block of bf16; half a block fills a tile
+
+// The sums in a tile, of `n` rows from `row` on.
+inline void put_sums(const float* sums, const Activations& x, int64_t row, int64_t n, const Panels& w, int64_t panel,
+                     float* out, int64_t stride, Store store_) {
+    F16 total[TILE];
+#pragma GCC unroll 16
+    for (int64_t r = 0; r < TILE; r++) total[r] = load(sums + r * PANEL);
+    put_rows(x, row, n, w, panel, out, stride, store_, total);
+}
+
+// Two tiles of rows by two panels, four sums. Where there is no second one the first stands in, and is left out after.
+void grid_bf16(const Activations& x, int64_t M, int64_t row, const Panels& w, int64_t panel, int64_t last, float* out,
+               int64_t stride, Store store_) {
+    const bool two_panels = panel + 1 < last, two_tiles = row + TILE < M;
+    const uint16_t *a = x.narrow(row), *b = two_tiles ? x.narrow(row + TILE) : a;
+    const uint8_t *one = w.codes(panel), *other = two_panels ? w.codes(panel + 1) : one;
+    alignas(64) float sums[4][TILE * PANEL];
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    for (int64_t half = 0; half < 2 * w.n_blocks; half++, one += TILE_BYTES, other += TILE_BYTES) {
+        if (row == 0)  // the two panels after these are still in memory
+            for (int64_t i = 0; i < TILE_BYTES; i += LINE) {
+                __builtin_prefetch(other + w.panel_bytes + i);
+                __builtin_prefetch(other + 2 * w.panel_bytes + i);
+            }
+        const int64_t at = half / 2 * TILE * BLOCK + half % 2 * BLOCK / 2;
+        _tile_loadd(4, a + at, WIDE);
+        _tile_loadd(6, one, LINE);
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_loadd(7, other, LINE);
+        _tile_dpbf16ps(1, 4, 7);
+        _tile_loadd(5, b + at, WIDE);
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_dpbf16ps(3, 5, 7);
+    }
+    _tile_stored(0, sums[0], LINE);
+    _tile_stored(1, sums[1], LINE);
+    _tile_stored(2, sums[2], LINE);
+    _tile_stored(3, sums[3], LINE);
+    for (int64_t i = 0; i < (two_tiles ? 4 : 2); i++)
+        if (two_panels || i % 2 == 0)
+            put_sums(sums[i], x, row + i / 2 * TILE, least(TILE, M - row - i / 2 * TILE), w, panel + i % 2, out, stride,
+                     store_);
+}
+
+// One tile of rows by four panels far apart: streams.
+void streams_bf16(const Activations& x, int64_t M, const Panels& w, int64_t panel, int64_t apart, float* out,
+                  int64_t stride, Store store_) {
+    static_assert(STREAMS == 4, "as many sums");
+    const uint16_t* a = x.narrow(0);
+    const uint8_t* from = w.codes(panel);
+    const int64_t bytes = apart * w.panel_bytes;
+    alignas(64) float sums[4][TILE * PANEL];
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    for (int64_t half = 0; half < 2 * w.n_blocks; half++, from += TILE_BYTES) {
+        for (int64_t i = 0; i < TILE_BYTES; i += LINE)
+            for (int64_t s = 0; s < STREAMS; s++) fetch(from + s * bytes + i);
+        _tile_loadd(4, a + half / 2 * TILE * BLOCK + half % 2 * BLOCK / 2, WIDE);
+        _tile_loadd(6, from, LINE);
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_loadd(7, from + bytes, LINE);
+        _tile_dpbf16ps(1, 4, 7);
+        _tile_loadd(6, from + 2 * bytes, LINE);
+        _tile_dpbf16ps(2, 4, 6);
+        _tile_loadd(7, from + 3 * bytes, LINE);
+        _tile_dpbf16ps(3, 4, 7);
+    }
+    _tile_stored(0, sums[0], LINE);
+    _tile_stored(1, sums[1], LINE);
+    _tile_stored(2, sums[2], LINE);
+    _tile_stored(3, sums[3], LINE);
+    for (int64_t s = 0; s < STREAMS; s++) put_sums(sums[s], x, 0, M, w, panel + s * apart, out, stride, store_);
+}
+
+void product_bf16(const Activations& x, int64_t M, const Panels& w, int64_t first, int64_t last, float* out,
+                  int64_t stride, Store store_) {
+    if (M <= TILE) {
+        const int64_t apart = (last - first) / STREAMS;
+        for (int64_t i = 0; i < apart; i++) streams_bf16(x, M, w, first + i, apart, out, stride, store_);
+        first += apart * STREAMS;
+    }
+    for (int64_t group = first; group < last; group += GROUP)
+        for (int64_t row = 0; row < M; row += 2 * TILE)
+            for (int64_t panel = group; panel < least(group + GROUP, last); panel += 2)
+                grid_bf16(x, M, row, w, panel, last, out, stride, store_);
+}
+
 void product_amx(const Activations& x, int64_t M, const Panels& w, int64_t first, int64_t last, float* out,
                  int64_t stride, Store store_) {
-    if (w.coding == Coding::BF16 || M < (w.four_bits() ? FEW_IN_4_BITS : FEW))
+    // In bf16 tiles add up in another order, so that one row has to take them too.
+    if (w.coding != Coding::BF16 && M < (w.four_bits() ? FEW_IN_4_BITS : FEW))
         return product(x, M, w, first, last, out, stride, store_);
-    const auto tiled = w.coding == Coding::Q8   ? product_q8
+    const auto tiled = w.coding == Coding::BF16 ? product_bf16
+                       : w.coding == Coding::Q8 ? product_q8
                        : w.coding == Coding::Q4 ? product_q4<true>
                                                 : product_q4<false>;
     take_tiles();

@@ -1,4 +1,5 @@
-// Latent attention (DeepSeek-V2 and V3) in its absorbed form; see src/smallpress/model/mla.py.
+// Latent attention (DeepSeek-V2 and V3) in its absorbed form; see src/smallpress/model/mla.py. Long runs of a prompt
+// take the plain one: mla_prompt.cpp.
 //
 // Of each token the cache holds one row, [latent after its norm; rotated key], which all heads read. Head h asks
 // [K_h^T q_nope; q_rope] and makes its value of the latents' mix by V_h: two products for each head, of its part of
@@ -40,7 +41,7 @@ void merge(const State& to, const State& next, int64_t n_heads, int64_t rank) {
 }  // namespace
 
 uint16_t* Model::latents(int64_t layer, int64_t page) const {
-    return cache_.get() + (layer * n_pages_ + page) * page_entries();
+    return reinterpret_cast<uint16_t*>(page_part(layer, page));
 }
 
 void Model::latent_attention(const Layer& layer, int64_t index, const Rows& rows) {
@@ -62,12 +63,22 @@ void Model::latent_attention(const Layer& layer, int64_t index, const Rows& rows
         });
         product({{&layer.q}}, N, q_.get(), q_dim(), Store::SET);
     }
-    for (int64_t first = 0; first < N; first += SLICE) {
-        const int64_t n = std::min(SLICE, N - first);
-        absorb(layer, index, first, n);
-        attend_latents(index, rows, first, n);
-        unfold(layer, first, n);
+    int64_t done = 0;
+    auto absorb_until = [&](int64_t end) {
+        for (int64_t n; done < end; done += n) {
+            n = std::min(SLICE, end - done);
+            absorb(layer, index, done, n);
+            attend_latents(index, rows, done, n);
+            unfold(layer, done, n);
+        }
+    };
+    for (const Run& run : whole_runs(rows)) {
+        if (!pays_plain(run.n_rows, rows.positions[run.first])) continue;
+        absorb_until(run.first);
+        attend_plain(layer, index, rows, run);
+        done = run.first + run.n_rows;
     }
+    absorb_until(N);
 }
 
 void Model::place_latents(const Layer& layer, int64_t index, const Rows& rows) {
@@ -137,7 +148,7 @@ void Model::attend_latents(int64_t layer, const Rows& rows, int64_t first, int64
     auto state = [&](float* p) { return State{p, p + LATENT_HEADS, p + 2 * LATENT_HEADS}; };
     auto read = [&](int thread, int64_t query, int64_t span, const State& to) {
         const int64_t row = first + query / groups, end = std::min(rows.positions[row] + 1, (span + 1) * LATENT_SPAN);
-        auto& pages = key_pages_[thread];
+        auto& pages = latent_pages_[thread];
         pages.resize((end + page_size_ - 1) / page_size_);
         for (size_t i = span * LATENT_SPAN / page_size_; i < pages.size(); i++)
             pages[i] = latents(layer, rows.tables[row][i]);

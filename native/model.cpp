@@ -20,8 +20,14 @@ void add_bias(float* row, const Buffer<float>& bias) {
 
 }  // namespace
 
-Model::Model(const Config& config, int64_t n_pages, int64_t page_size, int n_threads, const std::string& kernels_name)
-    : config_(config), n_pages_(n_pages), page_size_(page_size), k_(kernels(kernels_name)), pool_(n_threads) {
+Model::Model(const Config& config, int64_t n_pages, int64_t page_size, int n_threads, const std::string& kernels_name,
+             bool eight_bit_cache)
+    : config_(config),
+      n_pages_(n_pages),
+      page_size_(page_size),
+      kv_page_{config.head_dim, page_size, eight_bit_cache},
+      k_(kernels(kernels_name)),
+      pool_(n_threads) {
     if (config.n_heads % config.n_kv_heads || config.rope_dim() % 2)
         throw std::invalid_argument("n_heads must be a multiple of n_kv_heads, and what is rotated even");
     for (const Rope& rope : config.ropes)
@@ -33,32 +39,35 @@ Model::Model(const Config& config, int64_t n_pages, int64_t page_size, int n_thr
             throw std::invalid_argument("a layer is of no kind there is");
     if (config.latent && config.latent->nope_dim + config.latent->rope_dim != config.head_dim)
         throw std::invalid_argument("head_dim of latent attention is nope_dim + rope_dim");
+    if (config.latent && eight_bit_cache) throw std::invalid_argument("latents are kept in bf16");
     norm_ = Buffer<float>(config.dim);
-    layers_.resize(config.n_layers());
+    if (config.n_modules < 0 || config.n_layers() < 1)
+        throw std::invalid_argument("a model has layers besides its modules");
+    layers_.resize(config.n_blocks());
     scratch_.resize(pool_.n_threads());
     key_pages_.resize(pool_.n_threads());
+    latent_pages_.resize(pool_.n_threads());
     value_pages_.resize(pool_.n_threads());
     narrow_.resize(pool_.n_threads());
     chunks_.resize(pool_.n_threads());
-    for (Activations* activations : {&act_, &gathered_}) activations->meet_8_bits = activations->meet_4_bits = false;
     reset();
 }
 
 void Model::reset() {
-    cache_ = Buffer<uint16_t>();  // the old memory first
-    cache_ = Buffer<uint16_t>(n_page_parts() * n_pages_ * page_entries());
+    cache_ = Buffer<uint8_t>();  // the old memory first
+    cache_ = Buffer<uint8_t>(n_page_parts() * n_pages_ * part_bytes());
 }
 
-uint16_t* Model::keys(int64_t layer, int64_t page, int64_t kv_head) const {
-    return cache_.get() + (layer * 2 * n_pages_ + page) * page_entries() + kv_head * head_entries();
+uint8_t* Model::keys(int64_t layer, int64_t page, int64_t kv_head) const {
+    return page_part(2 * layer, page) + kv_head * kv_page_.n_bytes();
 }
 
-uint16_t* Model::values(int64_t layer, int64_t page, int64_t kv_head) const {
+uint8_t* Model::values(int64_t layer, int64_t page, int64_t kv_head) const {
     return keys(layer, n_pages_ + page, kv_head);
 }
 
 uint8_t* Model::page_part(int64_t part, int64_t page) const {
-    return reinterpret_cast<uint8_t*>(cache_.get() + (part * n_pages_ + page) * page_entries());
+    return cache_.get() + (part * n_pages_ + page) * part_bytes();
 }
 
 void Model::copy_page(int64_t source, int64_t target) {
@@ -92,11 +101,11 @@ void Model::product(std::initializer_list<Part> parts, int64_t M, float* out, in
 }
 
 void Model::take(const float* x, int64_t n, const Activations& to, int64_t row) const {
-    if (to.meet_8_bits || to.meet_4_bits) k_.quantize(x, n, to, row);
-    if (any_bf16_) k_.narrow(x, n, to, row);
+    if (to.meets.eight_bits || to.meets.four_bits) k_.quantize(x, n, to, row);
+    if (to.meets.bf16) k_.narrow(x, n, to, row);
 }
 
-void Model::normalize(const float* x, const Buffer<float>& weight, int64_t M, float* kept) {
+void Model::normalize(const float* x, const Buffer<float>& weight, int64_t M, Adapted products, float* kept) {
     const int64_t dim = config_.dim;
     act_.reserve(M, dim);
     pool_.split(M, 1, [&](int thread, int64_t begin, int64_t end) {
@@ -105,6 +114,7 @@ void Model::normalize(const float* x, const Buffer<float>& weight, int64_t M, fl
             float* normed = kept ? kept + row * dim : scratch_[thread].get();
             k_.rms_norm(x + row * dim, weight.get(), dim, config_.norm_eps, normed);
             take(normed, dim, act_, row);
+            if (products.n) low_rank_in(products, row, normed);
         }
     });
 }
@@ -133,18 +143,15 @@ void Model::place(const Layer& layer, int64_t index, const Rows& rows) {
         for (int64_t n = begin; n < end; n++) {
             float* row = qkv_.get() + n * qkv_width();
             add_bias(row, layer.qkv_bias);
+            low_rank_out({index, Q, 3}, n, {row, row + k_row(), row + v_row()});
             for (int64_t h = 0; h < config_.n_heads; h++) turn(row + h * D, layer.q_norm, n, thread);
             for (int64_t i = 0; config_.score_scale != 0.0f && i < q_dim(); i++) row[i] *= gain;
             const int64_t page = rows.tables[n][rows.positions[n] / page_size_], place = rows.positions[n] % page_size_;
             for (int64_t h = 0; h < config_.n_kv_heads; h++) {
                 float* key = row + k_row() + h * D;
                 turn(key, layer.k_norm, n, thread);
-                k_.to_bf16(key, D, narrow.get());
-                uint16_t* to = keys(index, page, h) + place / LANES * D * LANES + place % LANES * 2;
-                for (int64_t d = 0; d < D; d++) to[d / 2 * LANES * 2 + d % 2] = narrow[d];
-                k_.to_bf16(row + v_row() + h * D, D, narrow.get());
-                to = values(index, page, h) + place / 2 * D * 2 + place % 2;
-                for (int64_t d = 0; d < D; d++) to[d * 2] = narrow[d];
+                kv_page_.put_key(k_, key, place, narrow.get(), keys(index, page, h));
+                kv_page_.put_value(k_, row + v_row() + h * D, place, narrow.get(), values(index, page, h));
             }
         }
     });
@@ -189,14 +196,22 @@ void Model::attend(int64_t layer, const Rows& rows, const std::vector<Run>& runs
             narrow_[thread].reserve(narrow_room(group, longest, D));
             k_.attend({qkv_.get() + n * qkv_width() + column, mixed_.get() + n * q_dim() + column, qkv_width(), q_dim(),
                        n_rows, length - before, page_size_, group, D, key_pages.data(), value_pages.data(),
-                       scratch_[thread].get(), narrow_[thread].get(), chunks.data(), window});
+                       scratch_[thread].get(), narrow_[thread].get(), chunks.data(), window, kv_page_.eight_bits});
         }
     });
 }
 
-void Model::join(const Panels& weight, const Buffer<float>& bias, const Buffer<float>& post_norm, int64_t N) {
-    product({{&weight}}, N, branch(post_norm), config_.dim, post_norm.size() ? Store::SET : Store::ADD);
-    for (int64_t n = 0; n < N; n++) add_bias(branch(post_norm) + n * config_.dim, bias);
+void Model::join(Adapted product, const Buffer<float>& bias, const Buffer<float>& post_norm, int64_t N) {
+    float* out = branch(post_norm);
+    this->product({{&(layers_[product.layer].*ADAPTED[product.first])}}, N, out, config_.dim,
+                  post_norm.size() ? Store::SET : Store::ADD);
+    if (!bias.size() && !asked_) return;
+    pool_.split(N, 1, [&](int, int64_t begin, int64_t end) {
+        for (int64_t n = begin; n < end; n++) {
+            add_bias(out + n * config_.dim, bias);
+            low_rank_out(product, n, {out + n * config_.dim});
+        }
+    });
 }
 
 // The branch's norm, and its sum with the stream.
@@ -222,17 +237,19 @@ void Model::dense(const Layer& layer, int64_t index, int64_t N) {
         for (int64_t n = begin; n < end; n++) {
             float* row = wide_.get() + n * width;
             add_bias(row, layer.gate_up_bias);
+            low_rank_out({index, GATE, 2}, n, {row, row + up});
             gate(row, row + up, inter, row);
             take(row, inter, act_, n);
+            low_rank_in({index, DOWN, 1}, n, row);
         }
     });
-    join(layer.down, layer.down_bias, layer.mlp_post_norm, N);
+    join({index, DOWN, 1}, layer.down_bias, layer.mlp_post_norm, N);
 }
 
 void Model::feed_forward(const Layer& layer, int64_t index, int64_t N) {
     const bool sparse = config_.layers[index].inter_dim == 0;
     if (sparse) normed_.reserve(N * config_.dim);
-    normalize(x_.get(), layer.mlp_norm, N, sparse ? normed_.get() : nullptr);
+    normalize(x_.get(), layer.mlp_norm, N, {index, GATE, dense_dim(index) ? 2 : 0}, sparse ? normed_.get() : nullptr);
     if (dense_dim(index))
         dense(layer, index, N);
     else if (layer.mlp_post_norm.size())
@@ -260,40 +277,55 @@ void Model::embed(const Rows& rows) {
     });
 }
 
-void Model::forward(const Rows& rows, const int64_t* logit_rows, int64_t n_logit_rows) {
-    const int64_t N = rows.N, dim = config_.dim, width = qkv_width();
-    require_weights();
-    embed(rows);
+void Model::run_block(int64_t index, const Rows& rows, const std::vector<Run>& together) {
+    const Layer& layer = layers_[index];
+    const int64_t N = rows.N, width = qkv_width();
     mixed_.reserve(N * mixed_dim());
-    if (!config_.latent) qkv_.reserve(N * width);
-    if (config_.post_norms) branch_.reserve(N * dim);
-    const std::vector<Run> together = runs(rows);
-    for (int64_t index = 0; index < config_.n_layers(); index++) {
-        const Layer& layer = layers_[index];
-        normalize(x_.get(), layer.attn_norm, N);
-        if (config_.latent) {
-            latent_attention(layer, index, rows);
-        } else {
-            product({{&layer.q}, {&layer.k, k_row()}, {&layer.v, v_row()}}, N, qkv_.get(), width, Store::SET);
-            place(layer, index, rows);
-            attend(index, rows, together);
-        }
-        act_.reserve(N, mixed_dim());
-        pool_.split(N, 1, [&](int, int64_t begin, int64_t end) {
-            for (int64_t n = begin; n < end; n++) take(mixed_.get() + n * mixed_dim(), mixed_dim(), act_, n);
-        });
-        join(layer.o, layer.o_bias, layer.attn_post_norm, N);
-        end_branch(layer.attn_post_norm, N);
-        feed_forward(layer, index, N);
+    if (config_.post_norms) branch_.reserve(N * config_.dim);
+    normalize(x_.get(), layer.attn_norm, N, {index, Q, config_.latent ? 0 : 3});
+    if (config_.latent) {
+        latent_attention(layer, index, rows);
+    } else {
+        qkv_.reserve(N * width);
+        product({{&layer.q}, {&layer.k, k_row()}, {&layer.v, v_row()}}, N, qkv_.get(), width, Store::SET);
+        place(layer, index, rows);
+        attend(index, rows, together);
     }
-    n_logit_rows_ = n_logit_rows;
-    if (n_logit_rows == 0) return;
-    picked_.reserve(n_logit_rows * dim);
-    for (int64_t i = 0; i < n_logit_rows; i++)
-        std::memcpy(picked_.get() + i * dim, x_.get() + logit_rows[i] * dim, dim * sizeof(float));
-    normalize(picked_.get(), norm_, n_logit_rows);
-    logits_.reserve(n_logit_rows * config_.vocab_size);
-    product({{config_.tied_head ? &embed_ : &head_}}, n_logit_rows, logits_.get(), config_.vocab_size, Store::SET);
+    act_.reserve(N, mixed_dim());
+    pool_.split(N, 1, [&](int, int64_t begin, int64_t end) {
+        for (int64_t n = begin; n < end; n++) {
+            const float* mixed = mixed_.get() + n * mixed_dim();
+            take(mixed, mixed_dim(), act_, n);
+            low_rank_in({index, O, 1}, n, mixed);
+        }
+    });
+    join({index, O, 1}, layer.o_bias, layer.attn_post_norm, N);
+    end_branch(layer.attn_post_norm, N);
+    feed_forward(layer, index, N);
+}
+
+void Model::make_logits(const Buffer<float>& norm, const int64_t* rows, int64_t n_rows) {
+    const int64_t dim = config_.dim;
+    n_logit_rows_ = n_rows;
+    if (n_rows == 0) return;
+    picked_.reserve(n_rows * dim);
+    for (int64_t i = 0; i < n_rows; i++)
+        std::memcpy(picked_.get() + i * dim, x_.get() + rows[i] * dim, dim * sizeof(float));
+    act_.meets = in_head_;
+    normalize(picked_.get(), norm, n_rows, {});
+    logits_.reserve(n_rows * config_.vocab_size);
+    product({{config_.tied_head ? &embed_ : &head_}}, n_rows, logits_.get(), config_.vocab_size, Store::SET);
+}
+
+void Model::forward(const Rows& rows, const int64_t* logit_rows, int64_t n_logit_rows) {
+    require_weights();
+    act_.meets = gathered_.meets = in_layers_;
+    choose_adapters(rows.adapters, rows.N);
+    embed(rows);
+    const std::vector<Run> together = runs(rows);
+    for (int64_t index = 0; index < config_.n_layers(); index++) run_block(index, rows, together);
+    keep_hidden(norm_, rows.N);
+    make_logits(norm_, logit_rows, n_logit_rows);
 }
 
 }  // namespace smallpress

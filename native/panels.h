@@ -68,7 +68,8 @@ enum class Coding {
 // quad, 16 rows x 4 columns each; in 4 bits a byte holds the code of a column in its lower half and of the sixteenth
 // after it in its upper; bf16 goes in pairs of columns instead of quads. A panel holds the codes of all its blocks,
 // then their scales in fp16, 16 for two blocks (in 4 bits for half a block), then as many minima where it has them.
-// What fills up N and K has scale and minimum 0.
+// What fills up N and K has scale and minimum 0. In 8 bits codes are those of spans times a Hadamard matrix
+// (hadamard.inl).
 struct Panels {
     Coding coding = Coding::Q8;
     int64_t N = 0, K = 0, n_blocks = 0, panel_bytes = 0;
@@ -116,30 +117,40 @@ private:
     }
 };
 
-// M rows of activations, 16 rows to a tile, so that what rows are multiplied by together lies together. A number is its
-// row's scale * code; the code is high * 2^bits + low, both of 8 bits, so that two products of bytes make one of more
-// bits. Beside weights in 8 bits a code has 16 (`eights`, and `prepared`, the same as this processor's instructions
-// want it: nothing, 128 added to high and to low, or whole numbers of 16 bits), beside weights in 4 bits 12 (`fours`,
-// and the sums of half a block's codes). Beside bf16 they are bf16 (`narrow`).
+// Which of them there are among weights: what activations have to be brought into.
+struct Codings {
+    bool eight_bits = false, four_bits = false, bf16 = false;
+    void add(const Panels& weight) {
+        (weight.coding == Coding::BF16 ? bf16 : weight.four_bits() ? four_bits : eight_bits) = true;
+    }
+};
+
+// M rows of activations, 16 rows to a tile, so that what rows are multiplied by together lies together. Beside weights
+// in 8 bits they are codes of 8 bits of spans turned as the weights' are (`eights`, and `shifted`, the same with 128
+// added, where instructions want one factor without a sign), a scale for each row's span. Beside weights in 4 bits a
+// number is its row's scale * code; the code has 12 bits and is high * 2^4 + low, both of 8 bits, so that two products
+// of bytes make one of more bits (`fours`, and the sums of half a block's codes). Beside bf16 they are bf16 (`narrow`).
 struct Activations {
     static constexpr int64_t TILE = 16;
-    static constexpr int LOW_BITS_8 = 8, LOW_BITS_4 = 4;
+    static constexpr int LOW_BITS = 4;
 
     int64_t n_blocks = 0;
-    bool meet_8_bits = true, meet_4_bits = true;  // what the next products' weights are in
-    Buffer<int8_t> eight_data, four_data;     // [tile, block, (high, low), row, 64]; [tile, half, row, (high, low), 32]
-    Buffer<int8_t> prepared_data;             // as eight_data, or [tile, block, row, 64] in 16 bits
-    Buffer<float> eight_scales, four_scales;  // [row]
+    Codings meets{true, true, true};          // those of the next products' weights
+    Buffer<int8_t> eight_data, shifted_data;  // [tile, block, row, 64]
+    Buffer<int8_t> four_data;                 // [tile, half, row, (high, low), 32]
+    Buffer<float> eight_scales, four_scales;  // [tile, span, row]; [row]
     Buffer<float> sum_data;                   // [tile, half, row]
     Buffer<uint16_t> narrow_data;             // [tile, block, row, 64]
+
+    SMALLPRESS_INLINE int64_t n_spans() const { return round_up(n_blocks * BLOCK, SPAN) / SPAN; }
 
     void reserve(int64_t M, int64_t K) {
         n_blocks = (K + BLOCK - 1) / BLOCK;
         const int64_t rows = round_up(M, TILE), n = rows * n_blocks * BLOCK;
-        eight_data.reserve(2 * n);
-        prepared_data.reserve(2 * n);
+        eight_data.reserve(n);
+        shifted_data.reserve(n);
         four_data.reserve(2 * n);
-        eight_scales.reserve(rows);
+        eight_scales.reserve(rows * n_spans());
         four_scales.reserve(rows);
         sum_data.reserve(n / HALF);
         narrow_data.reserve(n);
@@ -150,25 +161,27 @@ struct Activations {
         const int64_t at = row * n_blocks * BLOCK;
         Activations part;
         part.n_blocks = n_blocks;
-        part.meet_8_bits = meet_8_bits;
-        part.meet_4_bits = meet_4_bits;
-        part.eight_data = eight_data.from(2 * at);
-        part.prepared_data = prepared_data.from(2 * at);
+        part.meets = meets;
+        part.eight_data = eight_data.from(at);
+        part.shifted_data = shifted_data.from(at);
         part.four_data = four_data.from(2 * at);
-        part.eight_scales = eight_scales.from(row);
+        part.eight_scales = eight_scales.from(row * n_spans());
         part.four_scales = four_scales.from(row);
         part.sum_data = sum_data.from(at / HALF);
         part.narrow_data = narrow_data.from(at);
         return part;
     }
 
-    // Of a row's first block (its first half, in fours and sums). low is a tile's block further on in eights, HALF
-    // further on in fours. `bytes`: of a number in prepared.
+    // Of a row's first block (its first half, in fours and sums; its first span, in spans). low is HALF further on than
+    // high in fours.
     SMALLPRESS_INLINE int8_t* eights(int64_t row) const {
-        return eight_data.get() + first(row, 2) + row % TILE * BLOCK;
+        return eight_data.get() + first(row, 1) + row % TILE * BLOCK;
     }
-    SMALLPRESS_INLINE int8_t* prepared(int64_t row, int64_t bytes) const {
-        return prepared_data.get() + first(row, 2) + row % TILE * BLOCK * bytes;
+    SMALLPRESS_INLINE int8_t* shifted(int64_t row) const {
+        return shifted_data.get() + first(row, 1) + row % TILE * BLOCK;
+    }
+    SMALLPRESS_INLINE float* spans(int64_t row) const {
+        return eight_scales.get() + row / TILE * TILE * n_spans() + row % TILE;
     }
     SMALLPRESS_INLINE int8_t* fours(int64_t row) const { return four_data.get() + first(row, 2) + row % TILE * BLOCK; }
     SMALLPRESS_INLINE uint16_t* narrow(int64_t row) const {

@@ -4,73 +4,89 @@ namespace {
 
 constexpr int64_t TILE = Activations::TILE;
 
-constexpr float TINY = 1e-36f;  // a row whose largest number is smaller counts as zeros
+constexpr float TINY = 1e-36f;  // numbers that share a scale and are all smaller count as zeros
 
 // Sixteen whole numbers as high * 2^LOW_BITS + low, low from -2^(LOW_BITS - 1) to 2^(LOW_BITS - 1) - 1.
-template <int LOW_BITS>
-inline void store_parts(F16 code, int8_t* high_at, int8_t* low_at, float shift) {
-    constexpr float UNIT = 1 << LOW_BITS;
+inline void store_parts(F16 code, int8_t* high_at, int8_t* low_at) {
+    constexpr float UNIT = 1 << Activations::LOW_BITS;
     // A quarter more, so that what lies halfway goes up.
     const F16 high = round(fma(code, set1(1.0f / UNIT), set1(0.25f / UNIT)));
-    store_int8(high_at, add(high, set1(shift)));
-    store_int8(low_at, add(fma(high, set1(-UNIT), code), set1(shift)));
+    store_int8(high_at, high);
+    store_int8(low_at, fma(high, set1(-UNIT), code));
 }
 
-// Bytes of a 16-bit code in what products read, and where its row's begin.
-constexpr int64_t EIGHT_BYTES = WHOLE ? 2 : 1;
-inline const int8_t* eights(const Activations& x, int64_t row) {
-    return SHIFTED || WHOLE ? x.prepared(row, EIGHT_BYTES) : x.eights(row);
+// The largest of n numbers' sizes, of sixteen at a time; `none`: 0, or NaN where one of them is not finite.
+struct Peak {
+    F16 size = set1(0.0f), zeros = set1(0.0f);  // a number times 0 is 0, infinity and NaN times 0 are NaN
+    inline void add(F16 v) {
+        size = max(size, abs(v));
+        zeros = fma(v, set1(0.0f), zeros);
+    }
+    inline float none() const { return sum(zeros); }
+};
+
+// Sixteen bytes with 128 added to each.
+inline void store_shifted(const int8_t* codes, int8_t* to) {
+    uint64_t eights[2];
+    std::memcpy(eights, codes, sizeof eights);
+    for (uint64_t& eight : eights) eight ^= 0x8080808080808080u;
+    std::memcpy(to, eights, sizeof eights);
 }
 
-inline void store_whole(F16 code, int8_t* to) {
-    float lanes[LANES];
-    store(lanes, code);
-    int16_t whole[LANES];
-    for (int64_t i = 0; i < LANES; i++) whole[i] = static_cast<int16_t>(lanes[i]);
-    std::memcpy(to, whole, sizeof whole);
+// A row's codes of 8 bits and its spans' scales.
+void quantize_eights(const float* x, int64_t n, const Activations& to, int64_t row) {
+    int8_t *codes = to.eights(row), *shifted = to.shifted(row);
+    float* scales = to.spans(row);
+    for (int64_t begin = 0; begin < to.n_blocks * BLOCK; begin += SPAN, scales += TILE) {
+        F16 v[SPAN / LANES];
+        const int64_t n_parts = least(SPAN, to.n_blocks * BLOCK - begin) / LANES;
+        for (int64_t i = 0; i < n_parts; i++) {
+            const int64_t left = n - begin - i * LANES;
+            v[i] = left > 0 ? load_part(x + begin + i * LANES, left, 0.0f) : set1(0.0f);
+        }
+        hadamard(v, n_parts, ROW_FACTOR);
+        Peak peak;
+        for (int64_t i = 0; i < n_parts; i++) peak.add(v[i]);
+        const float largest = largest_of(peak.size), none = peak.none();
+        const bool any = none == 0.0f && largest > TINY;
+        const F16 inverse = set1(any ? 127.0f / largest : 0.0f);
+        *scales = any ? largest / 127.0f : none;
+        for (int64_t i = 0; i < n_parts; i++) {
+            const F16 code = any ? round(mul(v[i], inverse)) : set1(0.0f);
+            const int64_t at = i * LANES / BLOCK * TILE * BLOCK + i * LANES % BLOCK;
+            store_int8(codes + at, code);
+            if (SHIFTED) store_shifted(codes + at, shifted + at);
+        }
+        codes += SPAN / BLOCK * TILE * BLOCK;
+        shifted += SPAN / BLOCK * TILE * BLOCK;
+    }
+}
+
+// A row's codes of 12 bits, its scale, and the codes' sums.
+void quantize_fours(const float* x, int64_t n, const Activations& to, int64_t row) {
+    constexpr float TOP = 127 << Activations::LOW_BITS;
+    Peak peak;
+    for (int64_t i = 0; i < n; i += LANES) peak.add(load_part(x + i, n - i, 0.0f));
+    const float largest = largest_of(peak.size), none = peak.none();
+    const bool any = none == 0.0f && largest > TINY;
+    const F16 inverse = set1(any ? TOP / largest : 0.0f);
+    auto codes_of = [&](int64_t i) __attribute__((always_inline)) {
+        return any && i < n ? round(mul(load_part(x + i, n - i, 0.0f), inverse)) : set1(0.0f);
+    };
+    int8_t* codes = to.fours(row);
+    float* sums = to.sums(row);
+    for (int64_t half = 0; half < to.n_blocks * (BLOCK / HALF); half++, codes += TILE * BLOCK, sums += TILE) {
+        const F16 left = codes_of(half * HALF), right = codes_of(half * HALF + LANES);
+        store_parts(left, codes, codes + HALF);
+        store_parts(right, codes + LANES, codes + HALF + LANES);
+        *sums = sum(add(left, right));
+    }
+    to.four_scales[row] = any ? largest / TOP : none;
 }
 
 void quantize(const float* x, int64_t n, const Activations& to, int64_t row) {
-    F16 peak = set1(0.0f), zeros = set1(0.0f);  // a number times 0 is 0, infinity and NaN times 0 are NaN
-    for (int64_t i = 0; i < n; i += LANES) {
-        const F16 v = load_part(x + i, n - i, 0.0f);
-        peak = max(peak, abs(v));
-        zeros = fma(v, set1(0.0f), zeros);
-    }
-    const float largest = largest_of(peak), none = sum(zeros);
-    const bool any = none == 0.0f && largest > TINY;
-    auto part = [&](int64_t i) __attribute__((always_inline)) {
-        return any && i < n ? load_part(x + i, n - i, 0.0f) : set1(0.0f);
-    };
-    auto scale = [&](float top) __attribute__((always_inline)) { return any ? largest / top : none; };
-    if (to.meet_8_bits) {
-        constexpr float TOP = 127 << Activations::LOW_BITS_8;
-        const F16 inverse = set1(any ? TOP / largest : 0.0f);
-        int8_t *codes = to.eights(row), *prepared = to.prepared(row, EIGHT_BYTES);
-        for (int64_t b = 0; b < to.n_blocks; b++, codes += 2 * TILE * BLOCK, prepared += 2 * TILE * BLOCK)
-            for (int64_t i = 0; i < BLOCK; i += LANES) {
-                const F16 code = round(mul(part(b * BLOCK + i), inverse));
-                store_parts<Activations::LOW_BITS_8>(code, codes + i, codes + TILE * BLOCK + i, 0.0f);
-                if (SHIFTED)
-                    store_parts<Activations::LOW_BITS_8>(code, prepared + i, prepared + TILE * BLOCK + i, 128.0f);
-                if (WHOLE) store_whole(code, prepared + i * EIGHT_BYTES);
-            }
-        to.eight_scales[row] = scale(TOP);
-    }
-    if (to.meet_4_bits) {
-        constexpr float TOP = 127 << Activations::LOW_BITS_4;
-        const F16 inverse = set1(any ? TOP / largest : 0.0f);
-        int8_t* codes = to.fours(row);
-        float* sums = to.sums(row);
-        for (int64_t half = 0; half < to.n_blocks * (BLOCK / HALF); half++, codes += TILE * BLOCK, sums += TILE) {
-            const F16 left = round(mul(part(half * HALF), inverse)),
-                      right = round(mul(part(half * HALF + LANES), inverse));
-            store_parts<Activations::LOW_BITS_4>(left, codes, codes + HALF, 0.0f);
-            store_parts<Activations::LOW_BITS_4>(right, codes + LANES, codes + HALF + LANES, 0.0f);
-            *sums = sum(add(left, right));
-        }
-        to.four_scales[row] = scale(TOP);
-    }
+    if (to.meets.eight_bits) quantize_eights(x, n, to, row);
+    if (to.meets.four_bits) quantize_fours(x, n, to, row);
 }
 
 void narrow(const float* x, int64_t n, const Activations& to, int64_t row) {
@@ -104,12 +120,18 @@ inline void encode(const float* values, int64_t n, float scale, float minimum, f
 
 // n columns of a span. The scale: infinite where fp16 does not hold it.
 inline float pack_row_q8(const float* values, int64_t n, const Panels& to, int64_t panel, int64_t span, int64_t row) {
-    F16 peak = set1(0.0f);
-    for (int64_t i = 0; i < n; i += LANES) peak = max(peak, abs(load(values + i)));
+    F16 peak = set1(0.0f), v[SPAN / LANES];
+    float turned[SPAN];
+    for (int64_t i = 0; i < n / LANES; i++) v[i] = load(values + i * LANES);
+    hadamard(v, n / LANES, weight_factor(n));
+    for (int64_t i = 0; i < n / LANES; i++) {
+        store(turned + i * LANES, v[i]);
+        peak = max(peak, abs(v[i]));
+    }
     float scale = largest_of(peak) / 127.0f;
     to.scales(panel)[span * PANEL + row] = halved(scale);
     int8_t codes[SPAN];
-    encode(values, n, scale, 0.0f, -127.0f, 127.0f, codes);
+    encode(turned, n, scale, 0.0f, -127.0f, 127.0f, codes);
     uint8_t* out = to.codes(panel) + span * PANEL * SPAN + row * QUAD;
     for (int64_t k = 0; k < n; k++) out[k / QUAD * PANEL * QUAD + k % QUAD] = static_cast<uint8_t>(codes[k]);
     return scale;
@@ -176,26 +198,30 @@ struct Streams {
 
 // `n` columns of a span from the line at `byte` on, times R rows of a tile, added to their totals, [S, R]; `fresh`: the
 // weights come from memory.
-static_assert(HALF == 32 && Activations::LOW_BITS_8 == 8 && Activations::LOW_BITS_4 == 4, "as simd_*.h have it");
+static_assert(HALF == 32 && Activations::LOW_BITS == 4, "as simd_*.h have it");
 template <int S, int R>
-inline void span_q8(const Streams& w, int64_t byte, int64_t n, const uint16_t* halves, const int8_t* a, bool fresh,
-                    F16* total) {
-    EightDots dots[S][R];
-    I16 extra[S];  // 128 times the codes, which shifted factors count too much
-    for (int s = 0; s < S; s++) extra[s] = iset1(0);
-    for (; n > 0; n -= BLOCK, a += 2 * TILE * BLOCK)
+inline void span_q8(const Streams& w, int64_t byte, int64_t n, const uint16_t* halves, const int8_t* a,
+                    const float* scales, bool fresh, F16* total) {
+    I16 dots[S][R], extra[S];  // 128 times the codes, which shifted factors count too much
+    for (int s = 0; s < S; s++) {
+        extra[s] = iset1(0);
+        for (int r = 0; r < R; r++) dots[s][r] = iset1(0);
+    }
+    for (; n > 0; n -= BLOCK, a += TILE * BLOCK)
         for (int64_t j = 0; j < BLOCK; j += QUAD, byte += PANEL * QUAD)
             for (int s = 0; s < S; s++) {
                 constexpr uint8_t EACH[QUAD] = {128, 128, 128, 128};
                 if (fresh) fetch(w.at(s, byte));
                 const Bytes quad = load_bytes(w.at(s, byte));
                 if constexpr (SHIFTED) extra[s] = dot4(extra[s], quad, EACH);
-                for (int r = 0; r < R; r++) add_quad(dots[s][r], quad, a + (r * BLOCK + j) * EIGHT_BYTES, TILE * BLOCK);
+                for (int r = 0; r < R; r++) dots[s][r] = dot4(dots[s][r], quad, a + r * BLOCK + j);
             }
     for (int s = 0; s < S; s++) {
         const F16 scale = load_half(w.halves(s, halves));
-        for (int r = 0; r < R; r++)
-            total[s * R + r] = fma(to_float(total_of_eights(dots[s][r], extra[s])), scale, total[s * R + r]);
+        for (int r = 0; r < R; r++) {
+            const F16 dot = to_float(SHIFTED ? isub(dots[s][r], extra[s]) : dots[s][r]);
+            total[s * R + r] = fma(dot, mul(scale, set1(scales[r])), total[s * R + r]);
+        }
     }
 }
 
@@ -248,11 +274,13 @@ inline void panels_times_rows(const Activations& x, int64_t row, const Panels& w
         return;
     }
     if (w.coding == Coding::Q8) {
-        const int8_t* a = eights(x, row);
+        const int8_t* a = SHIFTED ? x.shifted(row) : x.eights(row);
+        const float* scales = x.spans(row);
         const int64_t n_columns = w.n_blocks * BLOCK;
         for (int64_t begin = 0; begin < n_columns; begin += SPAN)
             span_q8<S, R>(streams, begin * PANEL, least(SPAN, n_columns - begin),
-                          w.scales(first) + begin / SPAN * PANEL, a + begin * 2 * TILE, fresh, out);
+                          w.scales(first) + begin / SPAN * PANEL, a + begin * TILE, scales + begin / SPAN * TILE, fresh,
+                          out);
         return;
     }
     const bool has_minima = w.coding == Coding::Q4_1;
@@ -266,7 +294,7 @@ inline void panels_times_rows(const Activations& x, int64_t row, const Panels& w
 
 // What a row's results are multiplied by in the end.
 inline float row_scale(const Activations& x, const Panels& w, int64_t row) {
-    return w.coding == Coding::BF16 ? 1.0f : w.four_bits() ? x.four_scales[row] : x.eight_scales[row];
+    return w.four_bits() ? x.four_scales[row] : 1.0f;
 }
 
 inline void put(float* out, int64_t n, Store store_, F16 x, float scale) {

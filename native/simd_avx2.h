@@ -38,6 +38,14 @@ inline F16 abs(F16 x) {
     const __m256 sign = _mm256_set1_ps(-0.0f);
     return {_mm256_andnot_ps(sign, x.a), _mm256_andnot_ps(sign, x.b)};
 }
+template <int S>
+inline F16 swapped(F16 x) {
+    constexpr int NEIGHBOURS = 0xb1, PAIRS = 0x4e;
+    if constexpr (S == 8) return {x.b, x.a};
+    if constexpr (S == 4) return {_mm256_permute2f128_ps(x.a, x.a, 1), _mm256_permute2f128_ps(x.b, x.b, 1)};
+    constexpr int ORDER = S == 1 ? NEIGHBOURS : PAIRS;
+    return {_mm256_permute_ps(x.a, ORDER), _mm256_permute_ps(x.b, ORDER)};
+}
 inline F16 round(F16 x) {
     constexpr int NEAREST = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
     return {_mm256_round_ps(x.a, NEAREST), _mm256_round_ps(x.b, NEAREST)};
@@ -100,38 +108,17 @@ inline Bytes low_nibbles(Bytes x) { return {low_nibbles(x.a), low_nibbles(x.b)};
 inline Bytes high_nibbles(Bytes x) {
     return {low_nibbles(_mm256_srli_epi16(x.a, 4)), low_nibbles(_mm256_srli_epi16(x.b, 4))};
 }
-// Through 16 bits: products of an unsigned and a signed byte, added in pairs as bytes, would overflow.
+// Sizes of a, which the instruction wants without a sign, by w with a's signs: two products of codes of at most 127 add
+// up to less than 2^15.
 inline __m256i quads(__m256i w, __m256i a) {
-    const __m256i low = _mm256_madd_epi16(_mm256_cvtepi8_epi16(_mm256_castsi256_si128(w)), a);
-    const __m256i high = _mm256_madd_epi16(_mm256_cvtepi8_epi16(_mm256_extracti128_si256(w, 1)), a);
-    return in_order(_mm256_hadd_epi32(low, high));
+    const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(a), _mm256_sign_epi8(w, a));
+    return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
 }
 inline I16 dot4(I16 acc, Bytes w, const void* a) {
     int32_t quad;
     std::memcpy(&quad, a, 4);
-    const __m256i wide = _mm256_cvtepi8_epi16(_mm_set1_epi32(quad));
-    return {_mm256_add_epi32(acc.a, quads(w.a, wide)), _mm256_add_epi32(acc.b, quads(w.b, wide))};
-}
-
-// Dots with 16-bit codes as they are: of each row the sums of its even and of its odd pairs of columns, four rows a
-// register.
-struct EightDots {
-    __m256i v[4] = {};
-};
-inline __m256i add_pairs(__m256i acc, __m128i w, __m256i a) {
-    return _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_cvtepi8_epi16(w), a));
-}
-inline void add_quad(EightDots& dots, Bytes w, const int8_t* a, int64_t) {
-    int64_t quad;
-    std::memcpy(&quad, a, 8);
-    const __m256i all = _mm256_set1_epi64x(quad);
-    dots.v[0] = add_pairs(dots.v[0], _mm256_castsi256_si128(w.a), all);
-    dots.v[1] = add_pairs(dots.v[1], _mm256_extracti128_si256(w.a, 1), all);
-    dots.v[2] = add_pairs(dots.v[2], _mm256_castsi256_si128(w.b), all);
-    dots.v[3] = add_pairs(dots.v[3], _mm256_extracti128_si256(w.b, 1), all);
-}
-inline I16 total_of_eights(const EightDots& dots, I16) {
-    return {in_order(_mm256_hadd_epi32(dots.v[0], dots.v[1])), in_order(_mm256_hadd_epi32(dots.v[2], dots.v[3]))};
+    const __m256i all = _mm256_set1_epi32(quad);
+    return {_mm256_add_epi32(acc.a, quads(w.a, all)), _mm256_add_epi32(acc.b, quads(w.b, all))};
 }
 
 // Dots with 12-bit codes in two parts, in 16 bits: a half block's 16 products of codes of at most 15 by 127 at most,
@@ -173,8 +160,7 @@ inline F16 dot2(F16 acc, Bytes w, const uint16_t* a) {
 }
 
 constexpr bool SHIFTED = false;
-constexpr bool WHOLE = true;  // 16-bit codes are multiplied as they are
-constexpr int64_t ROWS = 2;   // activations that share one pass over a panel
-constexpr int AT_ONCE = 1;    // pairs of registers of keys or values that attention works on at a time
+constexpr int64_t ROWS = 2;  // activations that share one pass over a panel
+constexpr int AT_ONCE = 1;   // pairs of registers of keys or values that attention works on at a time
 
 }  // namespace

@@ -27,6 +27,12 @@ inline F16 where_above(F16 x, F16 limit, F16 y) {
     return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, limit, _CMP_GT_OQ), y);
 }
 inline F16 abs(F16 a) { return _mm512_abs_ps(a); }
+template <int S>
+inline F16 swapped(F16 a) {
+    constexpr int NEIGHBOURS = 0xb1, PAIRS = 0x4e;  // of four numbers, or of four quarters
+    if constexpr (S < 4) return _mm512_permute_ps(a, S == 1 ? NEIGHBOURS : PAIRS);
+    return _mm512_shuffle_f32x4(a, a, S == 4 ? NEIGHBOURS : PAIRS);
+}
 inline F16 round(F16 a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 inline F16 pow2(F16 n) { return _mm512_scalef_ps(_mm512_set1_ps(1.0f), n); }
 inline float sum(F16 a) { return _mm512_reduce_add_ps(a); }
@@ -62,6 +68,16 @@ inline I16 shift_left(I16 a) {
 inline F16 to_float(I16 a) { return _mm512_cvtepi32_ps(a); }
 inline Bytes load_bytes(const uint8_t* p) { return _mm512_load_si512(p); }
 inline Bytes load_pairs(const uint16_t* p) { return _mm512_loadu_si512(p); }
+alignas(64) constexpr uint16_t UPPER_HALVES[32] = {1,  3,  5,  7,  9,  11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31,
+                                                   33, 35, 37, 39, 41, 43, 45, 47, 49, 51, 53, 55, 57, 59, 61, 63};
+// Of codes: the upper halves of them as floats.
+inline Bytes load_pairs(const int8_t* p) {
+    const __m256i codes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+    const __m512 first = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm256_castsi256_si128(codes)));
+    const __m512 second = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm256_extracti128_si256(codes, 1)));
+    return _mm512_permutex2var_epi16(_mm512_castps_si512(first), _mm512_load_si512(UPPER_HALVES),
+                                     _mm512_castps_si512(second));
+}
 inline Bytes low_nibbles(Bytes x) { return _mm512_and_si512(x, _mm512_set1_epi8(15)); }
 inline Bytes high_nibbles(Bytes x) { return _mm512_and_si512(_mm512_srli_epi16(x, 4), _mm512_set1_epi8(15)); }
 inline __m512i four(const void* a) {
@@ -87,7 +103,6 @@ inline F16 dot2(F16 acc, Bytes w, const uint16_t* a) {
 }
 
 constexpr bool SHIFTED = true;  // VNNI multiplies unsigned bytes by signed ones
-constexpr bool WHOLE = false;   // 16-bit codes are multiplied in two parts
 constexpr int64_t ROWS = 8;     // activations that share one pass over a panel
 constexpr int AT_ONCE = 4;      // registers of keys or values that attention works on at a time
 

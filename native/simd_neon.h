@@ -64,6 +64,14 @@ inline F16 where_above(F16 x, F16 limit, F16 y) {
 inline F16 abs(F16 a) {
     return each([&](int i) { return vabsq_f32(a.v[i]); });
 }
+template <int S>
+inline F16 swapped(F16 a) {
+    return each([&](int i) {
+        if constexpr (S == 1) return vrev64q_f32(a.v[i]);
+        if constexpr (S == 2) return vextq_f32(a.v[i], a.v[i], 2);
+        return a.v[i ^ S / 4];
+    });
+}
 inline F16 round(F16 a) {
     return each([&](int i) { return vrndnq_f32(a.v[i]); });
 }
@@ -171,9 +179,8 @@ inline F16 dot2(F16 acc, Bytes w, const uint16_t* a) {
 }
 
 constexpr bool SHIFTED = false;
-constexpr bool WHOLE = false;  // 16-bit codes are multiplied in two parts
-constexpr int64_t ROWS = 2;    // activations that share one pass over a panel
-constexpr int AT_ONCE = 1;     // fours of registers of keys or values that attention works on at a time
+constexpr int64_t ROWS = 2;  // activations that share one pass over a panel
+constexpr int AT_ONCE = 1;   // fours of registers of keys or values that attention works on at a time
 
 }  // namespace
 

@@ -62,6 +62,11 @@ inline F16 where_above(F16 x, F16 limit, F16 y) {
 inline F16 abs(F16 a) {
     return each([&](int i) { return std::fabs(a.v[i]); });
 }
+// Lane i of it is lane i ^ S of a; S is 1, 2, 4 or 8.
+template <int S>
+inline F16 swapped(F16 a) {
+    return each([&](int i) { return a.v[i ^ S]; });
+}
 inline F16 round(F16 a) {
     return each([&](int i) { return std::nearbyintf(a.v[i]); });
 }
@@ -166,9 +171,8 @@ inline F16 dot2(F16 acc, Bytes w, const uint16_t* a) {
 }
 
 constexpr bool SHIFTED = false;
-constexpr bool WHOLE = false;  // 16-bit codes are multiplied in two parts
-constexpr int64_t ROWS = 4;    // activations that share one pass over a panel
-constexpr int AT_ONCE = 1;     // groups of lanes of keys or values that attention works on at a time
+constexpr int64_t ROWS = 4;  // activations that share one pass over a panel
+constexpr int AT_ONCE = 1;   // groups of lanes of keys or values that attention works on at a time
 
 }  // namespace
 

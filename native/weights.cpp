@@ -18,27 +18,46 @@ int64_t Model::dense_dim(int64_t index) const {
 Model::Place Model::find(const std::string& name, int64_t n_rows, int64_t n_columns) {
     const int64_t dim = config_.dim, vocab = config_.vocab_size;
     Place place;
-    const std::string start = "layers.";
-    const size_t dot = name.find('.', start.size());
+    // Where `name` is `start`, a number below `n` and a dot: the number and what follows.
+    auto numbered = [&](const std::string& start, int64_t n) -> std::pair<int64_t, std::string> {
+        const size_t dot = name.rfind(start, 0) == 0 ? name.find('.', start.size()) : std::string::npos;
+        if (dot == std::string::npos) return {-1, ""};
+        const std::string number = name.substr(start.size(), dot - start.size());
+        const bool is_number =
+            !number.empty() && number.size() < 7 && number.find_first_not_of("0123456789") == std::string::npos;
+        const int64_t found = is_number ? std::stol(number) : n;
+        return {found < n ? found : -1, name.substr(dot + 1)};
+    };
     if (name == "embed.weight") {
         place = matrix(embed_, vocab, dim);
     } else if (name == "head.weight" && !config_.tied_head) {
         place = matrix(head_, vocab, dim);
     } else if (name == "norm.weight") {
         place = vector(norm_, dim);
-    } else if (name.rfind(start, 0) == 0 && dot != std::string::npos) {
-        const std::string number = name.substr(start.size(), dot - start.size()), rest = name.substr(dot + 1);
-        const bool is_number =
-            !number.empty() && number.size() < 7 && number.find_first_not_of("0123456789") == std::string::npos;
-        const size_t index = is_number ? std::stoul(number) : layers_.size();
-        if (index < layers_.size()) {
-            place = find_attention(layers_[index], rest);
-            if (!place.is_one()) place = find_feed_forward(layers_[index], index, rest);
-        }
+    } else if (const auto [index, rest] = numbered("layers.", config_.n_layers()); index >= 0) {
+        place = find_in_block(index, rest);
+    } else if (const auto [k, rest] = numbered("mtp.", config_.n_modules); k >= 0) {
+        const int64_t block = config_.n_layers() + k;
+        const std::string start = "block.";
+        place = rest.rfind(start, 0) == 0 ? find_in_block(block, rest.substr(start.size()))
+                                          : find_in_module(layers_[block], rest);
     }
     if (!place.is_one() || n_rows != place.n_rows || n_columns != place.n_columns)
         throw std::invalid_argument(name + " is not a weight of this model in this shape");
     return place;
+}
+
+Model::Place Model::find_in_block(int64_t index, const std::string& rest) {
+    const Place place = find_attention(layers_[index], rest);
+    return place.is_one() ? place : find_feed_forward(layers_[index], index, rest);
+}
+
+Model::Place Model::find_in_module(Layer& layer, const std::string& rest) {
+    const int64_t dim = config_.dim;
+    if (rest == "embed_norm.weight") return vector(layer.embed_norm, dim);
+    if (rest == "hidden_norm.weight") return vector(layer.hidden_norm, dim);
+    if (rest == "norm.weight") return vector(layer.norm, dim);
+    return rest == "proj.weight" ? matrix(layer.proj, dim, 2 * dim) : Place{};
 }
 
 Model::Place Model::find_attention(Layer& layer, const std::string& rest) {
@@ -119,10 +138,7 @@ void Model::fill(const std::string& name, Panels& to, Coding coding, const Place
         }
     });
     if (!finite) throw std::overflow_error(name + " holds NaN or infinity");
-    for (Activations* activations : {&act_, &gathered_})
-        (coding == Coding::BF16 ? any_bf16_
-         : to.four_bits()       ? activations->meet_4_bits
-                                : activations->meet_8_bits) = true;
+    (&to == &embed_ || &to == &head_ ? in_head_ : in_layers_).add(to);
 }
 
 void Model::set(const std::string& name, const float* values, int64_t n_rows, int64_t n_columns, Coding coding) {
@@ -141,15 +157,16 @@ void Model::set(const std::string& name, const float* values, int64_t n_rows, in
          [&](int, int64_t panel, int64_t row, int64_t n) { return k_.pack(values + row * n_columns, n, to, panel); });
 }
 
-// `kv_b` [n_heads, nope_dim + v_dim, kv_rank]: of each head the keys' rows, turned, and the values'.
+// `kv_b` [n_heads, nope_dim + v_dim, kv_rank]: of each head the keys' rows, turned and as they are, and the values'.
 void Model::take_apart(const std::string& name, const float* values, Coding coding, const Place& place) {
     const int64_t H = config_.n_heads, P = config_.latent->nope_dim, W = config_.latent->v_dim;
     const int64_t C = config_.latent->kv_rank;
-    std::vector<float> keys(H * C * P), kept(H * W * C);
+    std::vector<float> turned(H * C * P), keys(H * P * C), kept(H * W * C);
     for (int64_t h = 0; h < H; h++) {
         const float* from = values + h * (P + W) * C;
         for (int64_t p = 0; p < P; p++)
-            for (int64_t c = 0; c < C; c++) keys[(h * C + c) * P + p] = from[p * C + c];
+            for (int64_t c = 0; c < C; c++) turned[(h * C + c) * P + p] = from[p * C + c];
+        std::copy(from, from + P * C, keys.begin() + h * P * C);
         std::copy(from + P * C, from + (P + W) * C, kept.begin() + h * W * C);
     }
     auto put = [&](Panels& to, const std::vector<float>& rows, int64_t n_rows, int64_t n_columns) {
@@ -157,7 +174,8 @@ void Model::take_apart(const std::string& name, const float* values, Coding codi
             return k_.pack(rows.data() + row * n_columns, n, to, panel);
         });
     };
-    put(place.apart->k_up, keys, H * C, P);
+    put(place.apart->k_up, turned, H * C, P);
+    put(place.apart->k_plain, keys, H * P, C);
     put(place.apart->v_up, kept, H * W, C);
 }
 
@@ -183,10 +201,12 @@ std::vector<std::pair<const Panels*, double>> Model::matrices(int64_t index) con
     auto add = [&](std::initializer_list<const Panels*> weights, double share = 1.0) {
         for (const Panels* weight : weights) found.push_back({weight, share});
     };
-    if (config_.latent)
+    if (config_.latent) {
         add({&layer.kv_a, &layer.k_up, &layer.v_up});
-    else
+        add({&layer.k_plain}, 0.0);  // of prompts alone
+    } else {
         add({&layer.k, &layer.v});
+    }
     if (config_.latent && config_.latent->q_rank) add({&layer.q_a});
     if (dense_dim(index)) add({&layer.gate, &layer.up, &layer.down});
     if (config_.layers[index].inter_dim == 0)
@@ -200,9 +220,11 @@ void Model::require_weights() const {
         if (!there) throw std::logic_error("a weight has not been set");
     };
     require(embed_.N && norm_.size() && (config_.tied_head || head_.N));
-    for (int64_t index = 0; index < config_.n_layers(); index++) {
+    for (int64_t index = 0; index < config_.n_blocks(); index++) {
         const Layer& layer = layers_[index];
         for (const auto& [weight, share] : matrices(index)) require(weight->N);
+        require(index < config_.n_layers() ||
+                (layer.embed_norm.size() && layer.hidden_norm.size() && layer.norm.size() && layer.proj.N));
         require(layer.attn_norm.size() && layer.mlp_norm.size());
         require(!config_.post_norms || (layer.attn_post_norm.size() && layer.mlp_post_norm.size()));
         require(config_.latent || config_.head_norm == HeadNorm::NONE || (layer.q_norm.size() && layer.k_norm.size()));

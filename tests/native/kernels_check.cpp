@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <functional>
 
 #include "check.h"
 #include "half.h"
+#include "kv_page.h"
 
 namespace check {
 namespace {
@@ -44,6 +46,30 @@ void check_norm_and_gate(const Kernels& k, int64_t n) {
         k.dots(x.data(), rows.data(), n_rows, n, found.data());
         expect_close(found.data(), wanted.data(), n_rows + 1, FP32 * n_rows * (1.0 + std::sqrt(squares * n)),
                      at(k, "dots", n));
+    }
+}
+
+// a [rank, n] and b [rank, n] of 16-bit numbers, their rows filled up.
+void check_low_rank(const Kernels& k, int64_t n) {
+    const int64_t stride = round_up(n, LANES);
+    for (const int64_t rank : {1, 4, 9}) {
+        Random random(n + rank);
+        const std::vector<float> x = random.normals(n), low = random.normals(rank), before = random.normals(n);
+        std::vector<uint16_t> pairs(rank * stride, 0);
+        std::vector<double> narrow(rank, 0.0), wide(before.begin(), before.end());
+        for (int64_t r = 0; r < rank; r++) {
+            for (int64_t i = 0; i < n; i++) {
+                const float value = (r + 1) * 0.25f * (i % 5 - 2);  // exact in bf16
+                k.to_bf16(&value, 1, &pairs[r * stride + i]);
+                narrow[r] += static_cast<double>(x[i]) * value;
+                wide[i] += static_cast<double>(low[r]) * value;
+            }
+        }
+        std::vector<float> out(rank), sums = before;
+        k.narrow_dots(x.data(), pairs.data(), rank, n, out.data());
+        expect_close(out.data(), narrow.data(), rank, FP32 * rank * (1.0 + n), at(k, "narrow dots", n));
+        k.widen_add(low.data(), pairs.data(), rank, n, sums.data());
+        expect_close(sums.data(), wide.data(), n, FP32 * rank * 10.0, at(k, "widen and add", n));
     }
 }
 
@@ -88,40 +114,50 @@ constexpr Paged PAGES[] = {{1, 4, 1, 4},         {5, 20, 3, 4},     {16, 64, 3, 
 
 // Of q [group, D] over k and v [S, D], cut into pages that were used before: what is left in them has no say.
 std::vector<float> attention(const Kernels& table, const std::vector<float>& q, const std::vector<float>& k,
-                             const std::vector<float>& v, const Paged& size) {
+                             const std::vector<float>& v, const Paged& size, bool eight_bits) {
     const auto [S, D, group, page_size, window] = size;
-    std::vector<Buffer<uint16_t>> pages;
-    std::vector<const uint16_t*> key_pages, value_pages;
+    const KVPage form{D, page_size, eight_bits};
+    std::vector<Buffer<uint8_t>> pages;
+    std::vector<const uint8_t*> key_pages, value_pages;
+    std::vector<uint16_t> narrow(std::max(D, narrow_room(group, S, D)));
     for (int64_t first = 0; first < S; first += page_size) {
-        Buffer<uint16_t> keys(D * round_up(page_size, LANES)), values(D * round_up(page_size, 2));
-        for (size_t i = 0; i < keys.size(); i++) keys[i] = 0x7fc0;  // NaN
-        for (size_t i = 0; i < values.size(); i++) values[i] = 0x7fc0;
-        for (int64_t i = 0; i < page_size && first + i < S; i++)
-            for (int64_t d = 0; d < D; d++) {
-                const int64_t from = (first + i) * D + d;
-                table.to_bf16(&k[from], 1, &keys[(i / LANES * D + d / 2 * 2) * LANES + i % LANES * 2 + d % 2]);
-                table.to_bf16(&v[from], 1, &values[(i / 2 * D + d) * 2 + i % 2]);
-            }
+        Buffer<uint8_t> keys(form.n_bytes()), values(form.n_bytes());
+        for (const Buffer<uint8_t>& page : {std::cref(keys), std::cref(values)})
+            for (size_t i = 0; i < page.size(); i++) page[i] = 0xff;  // NaN, as bf16 and as a scale
+        for (int64_t i = 0; i < page_size && first + i < S; i++) {
+            form.put_key(table, &k[(first + i) * D], i, narrow.data(), keys.get());
+            form.put_value(table, &v[(first + i) * D], i, narrow.data(), values.get());
+        }
         key_pages.push_back(keys.get());
         value_pages.push_back(values.get());
         pages.push_back(std::move(keys));
         pages.push_back(std::move(values));
     }
     std::vector<float> scores(score_room(group, S)), out(group * D);
-    std::vector<uint16_t> narrow(narrow_room(group, S, D));
-    std::vector<const uint16_t*> chunks(chunk_room(S));
+    std::vector<const uint8_t*> chunks(chunk_room(S));
     table.attend({q.data(), out.data(), 0, 0, 1, S, page_size, group, D, key_pages.data(), value_pages.data(),
-                  scores.data(), narrow.data(), chunks.data(), window});
+                  scores.data(), narrow.data(), chunks.data(), window, eight_bits});
     return out;
 }
 
-void check_attend(const Kernels& k, const Paged& size) {
+// Each token's keys and values as they are after coding and decoding; n of D numbers.
+std::vector<float> coded(std::vector<float> x, int64_t D) {
+    for (size_t first = 0; first < x.size(); first += D) {
+        float largest = 0.0f;
+        for (int64_t d = 0; d < D; d++) largest = std::max(largest, std::fabs(x[first + d]));
+        for (int64_t d = 0; d < D; d++) x[first + d] = std::nearbyint(x[first + d] * (127 / largest)) * largest / 127;
+    }
+    return x;
+}
+
+void check_attend(const Kernels& k, const Paged& size, bool eight_bits) {
     const auto [S, D, group, page_size, window] = size;
     Random random(S + D);
-    const std::vector<float> q = random.normals(group * D), keys = random.normals(S * D),
-                             values = random.normals(S * D);
-    const std::vector<float> found = attention(k, q, keys, values, size),
-                             scalar = attention(*tables()[0], q, keys, values, size);
+    const std::vector<float> q = random.normals(group * D);
+    std::vector<float> keys = random.normals(S * D), values = random.normals(S * D);
+    const std::vector<float> found = attention(k, q, keys, values, size, eight_bits),
+                             scalar = attention(*tables()[0], q, keys, values, size, eight_bits);
+    if (eight_bits) keys = coded(keys, D), values = coded(values, D);
     // A weight of the softmax may be rounded to bf16 the other way.
     expect_close(found.data(), scalar.data(), group * D, BF16 / 4, at(k, "attention beside the scalar one, tokens", S));
     for (int64_t h = 0; h < group; h++) {
@@ -215,9 +251,11 @@ void check_weigh(const Kernels& k, int64_t n) {
 
 void check_kernels(const Kernels& k) {
     for (const int64_t n : LENGTHS) check_norm_and_gate(k, n);
+    for (const int64_t n : LENGTHS) check_low_rank(k, n);
     check_gate_at_its_ends(k);
     check_bf16(k);
-    for (const Paged& size : PAGES) check_attend(k, size);
+    for (const Paged& size : PAGES)
+        for (const bool eight_bits : {false, true}) check_attend(k, size, eight_bits);
     for (const Latents& size : LATENTS) check_latent(k, size);
     for (const int64_t n : {1, 16, 255, 256, 257, 1000}) check_weigh(k, n);
     expect(k.exercise(3) >= 3 * LANES * QUAD, at(k, "exercise, rounds", 3));

@@ -48,10 +48,11 @@ Config windowed() {
     return config;
 }
 
-// Latents, more heads than lanes, experts in groups behind a dense layer.
+// Latents, more heads than lanes, experts in groups behind a dense layer; a module of multi-token prediction.
 Config latent() {
     Config config{44, 18, 1, 14, V, 1e-5f, false};
-    config.layers = {{70, 0, 0, false}, {0, 0, 0, false}};
+    config.layers = {{70, 0, 0, false}, {0, 0, 0, false}, {0, 0, 0, false}};
+    config.n_modules = 1;
     config.ropes = {{turns(6, 1e4)}};
     config.interleaved = true;
     config.score_scale = 0.25f;
@@ -64,6 +65,7 @@ Config latent() {
 Config bare() {
     Config config = latent();
     config.layers = {{0, 0, 0, true}, {0, 0, 0, true}};
+    config.n_modules = 0;
     config.post_norms = true;
     config.latent->q_rank = 0;
     config.experts = Experts{5, 2, 21, 0, 1, 1, false, false, false, false, 1.0};
@@ -134,8 +136,15 @@ void add_feed_forward(const Config& config, int64_t inter, const std::string& st
 Kind make_kind(const std::string& name, const Config& config) {
     const int64_t dim = config.dim;
     Weights all{{"embed.weight", {V, dim, {}}}, {"head.weight", {V, dim, {}}}, {"norm.weight", {dim, 0, {}}}};
-    for (int64_t i = 0; i < config.n_layers(); i++) {
-        const std::string start = "layers." + std::to_string(i) + ".";
+    for (int64_t i = 0; i < config.n_blocks(); i++) {
+        const int64_t k = i - config.n_layers();
+        const std::string module = "mtp." + std::to_string(k) + ".";
+        const std::string start = k < 0 ? "layers." + std::to_string(i) + "." : module + "block.";
+        if (k >= 0) {
+            all[module + "proj.weight"] = {dim, 2 * dim, {}};
+            for (const char* norm : {"embed_norm", "hidden_norm", "norm"})
+                all[module + norm + ".weight"] = {dim, 0, {}};
+        }
         for (const char* norm : {"attn_norm.weight", "mlp_norm.weight"}) all[start + norm] = {dim, 0, {}};
         if (config.post_norms)
             for (const char* norm : {"attn_post_norm.weight", "mlp_post_norm.weight"}) all[start + norm] = {dim, 0, {}};
@@ -170,8 +179,8 @@ void give_weights(Model& model, const Kind& kind, bool mixed) {
     }
 }
 
-Model tiny_model(const Kind& kind, const Kernels& k, int n_threads) {
-    return Model(kind.config, N_PAGES, PAGE_SIZE, n_threads, k.name);
+Model tiny_model(const Kind& kind, const Kernels& k, int n_threads, bool eight_bit_cache = false) {
+    return Model(kind.config, N_PAGES, PAGE_SIZE, n_threads, k.name, eight_bit_cache);
 }
 
 // Tokens of one sequence, and the pages it has.
@@ -199,6 +208,14 @@ public:
     std::vector<float> run(Model& model) const {
         const int64_t N = ids_.size();
         model.forward({N, ids_.data(), positions_.data(), tables_.data()}, logit_rows_.data(), N);
+        return std::vector<float>(model.logits(), model.logits() + N * V);
+    }
+
+    // Of module 0 behind rows of the decoder.
+    std::vector<float> predict(Model& model, const float* before, bool logits = true) const {
+        const int64_t N = ids_.size();
+        model.predict(0, {N, ids_.data(), positions_.data(), tables_.data()}, before, logit_rows_.data(),
+                      logits ? N : 0);
         return std::vector<float>(model.logits(), model.logits() + N * V);
     }
 
@@ -238,6 +255,43 @@ void check_batches(Model& model, const std::string& what) {
     expect(rows(Step().take(apart, 0, 17).run(model), 9, 17) == found, what + ": shared and copied pages are the same");
     found = Step().take(LONG, 9, 17).run(model);
     expect(found == rows(alone, 9, 17), what + ": the page that was copied from is as it was");
+}
+
+// A module alone and in batches; where it gives no logits, the decoder's stay.
+void check_module(Model& model, const std::string& what) {
+    const int64_t dim = model.config().dim;
+    const std::vector<float> said = Step().take(LONG, 0, 17).run(model);
+    std::vector<float> before(17 * dim, 0.0f);
+    std::copy_n(model.hidden(), 16 * dim, before.begin() + dim);
+    expect(Step().take(LONG, 0, 17).predict(model, before.data(), false) == said, what + ": logits stay");
+    const std::vector<float> alone = Step().take(LONG, 0, 17).predict(model, before.data());
+    const std::vector<float> made(model.hidden(), model.hidden() + 17 * dim);
+    model.reset();
+    std::vector<float> found = Step().take(LONG, 0, 9).predict(model, before.data());
+    append(found, Step().take(LONG, 9, 17).predict(model, before.data() + 9 * dim));
+    expect(found == alone && alone != said, what + ": a module at once and in two parts gives the same logits");
+    expect(std::equal(made.begin() + 9 * dim, made.end(), model.hidden()), what + ": and the same hidden states");
+}
+
+// A prompt that is long enough for the plain form, and in parts that are absorbed. Where two experts are as good, a row
+// may go to the other one: most must not.
+void check_prompt(Model& one, Model& many, const std::string& what) {
+    Sequence prompt;
+    for (int64_t i = 0; i < 80; i++) prompt.ids.push_back(i * 37 % V);
+    for (int64_t i = 0; i < N_PAGES; i++) prompt.table.push_back((i * 5 + 3) % N_PAGES);
+    const std::vector<float> plain = Step().take(prompt, 0, 80).run(one);
+    expect(Step().take(prompt, 0, 80).run(many) == plain, what + ": a prompt, by any number of threads");
+    std::vector<float> absorbed = Step().take(prompt, 0, 40).run(one), gaps;
+    append(absorbed, Step().take(prompt, 40, 80).run(one));
+    float largest = 0.0f;
+    for (const float x : absorbed) largest = std::max(largest, std::fabs(x));
+    for (int64_t row = 0; row < 80; row++) {
+        gaps.push_back(0.0f);
+        for (int64_t i = row * V; i < (row + 1) * V; i++)
+            gaps.back() = std::max(gaps.back(), std::fabs(plain[i] - absorbed[i]));
+    }
+    std::sort(gaps.begin(), gaps.end());
+    expect(plain != absorbed && gaps[60] < LATENT_LOGITS * largest, what + ": both forms give the same numbers");
 }
 
 void check_draws(Model& model, const std::string& what) {
@@ -311,8 +365,8 @@ void check_bad_weights(const Kind& kind, const Kernels& k) {
 }
 
 // Pages in which numbers were lost give those who get them next nothing of it; an odd length ends within a pair.
-void check_poison(const Kind& kind, const Kernels& k) {
-    Model model = tiny_model(kind, k, 1);
+void check_poison(const Kind& kind, const Kernels& k, bool eight_bit_cache) {
+    Model model = tiny_model(kind, k, 1, eight_bit_cache);
     give_weights(model, kind, false);
     const std::vector<float> clean = Step().take(SHORT, 0, 5).run(model), huge(kind.config.dim, 3e38f);
     model.set("layers.0.attn_norm.weight", huge.data(), kind.config.dim, 0, Coding::Q8);
@@ -371,9 +425,10 @@ void check_ropes() {
 }
 
 // `scalar`: the reference's logits, taken from the first table.
-void check_runs(const Kind& kind, const Kernels& k, bool mixed, std::vector<float>& scalar) {
-    const std::string what = std::string(k.name) + ", " + kind.name + (mixed ? ", mixed codings" : "");
-    Model one = tiny_model(kind, k, 1), many = tiny_model(kind, k, 3);
+void check_runs(const Kind& kind, const Kernels& k, bool mixed, bool eight_bit_cache, std::vector<float>& scalar) {
+    const std::string what = std::string(k.name) + ", " + kind.name + (mixed ? ", mixed codings" : "") +
+                             (eight_bit_cache ? ", cache in 8 bits" : "");
+    Model one = tiny_model(kind, k, 1, eight_bit_cache), many = tiny_model(kind, k, 3, eight_bit_cache);
     give_weights(one, kind, mixed);
     give_weights(many, kind, mixed);
     const std::vector<float> logits = Step().take(LONG, 0, 17).run(one);
@@ -384,6 +439,8 @@ void check_runs(const Kind& kind, const Kernels& k, bool mixed, std::vector<floa
     // Threads that wait for one another are slow where processors are few.
     check_batches(kind.name == "plain" ? many : one, what);
     if (kind.name == "plain") check_draws(many, what);
+    if (kind.config.n_modules) check_module(one, what);
+    if (kind.config.latent && !mixed) check_prompt(one, many, what);
 }
 
 }  // namespace
@@ -392,13 +449,16 @@ void check_model() {
     check_routes();
     check_ropes();
     for (const Kind& kind : kinds()) {
-        std::vector<float> scalar[2];
+        std::vector<float> scalar[2], scalar_of_codes;
         for (const Kernels* k : tables()) {
             const bool whole = kind.name == "plain" || k == tables().back();  // an emulated processor is slow
             for (const bool mixed : {false, true})
-                if (mixed || whole) check_runs(kind, *k, mixed, scalar[mixed]);
+                if (mixed || whole) check_runs(kind, *k, mixed, false, scalar[mixed]);
+            if (kind.name == "plain" && (k == tables().front() || k == tables().back()))
+                check_runs(kind, *k, false, true, scalar_of_codes);
             if (whole) check_blocks(kind, *k);
-            if (whole) check_poison(kind, *k);
+            for (const bool eight_bit_cache : {false, true})
+                if (whole && !(eight_bit_cache && kind.config.latent)) check_poison(kind, *k, eight_bit_cache);
         }
         check_bad_weights(kind, *tables().back());
     }

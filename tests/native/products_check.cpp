@@ -1,4 +1,4 @@
-// Weights in few bits, activations in 16 and 12 bits and bf16, and their products, against the plain formula in fp64.
+// Weights in few bits, activations in 8 and 12 bits and bf16, and their products, against the plain formula in fp64.
 
 #include <cmath>
 #include <cstring>
@@ -59,7 +59,25 @@ Panels packed(const Kernels& k, Coding coding, const std::vector<float>& w, int6
 
 float wide(uint16_t bf16) { return float_of(static_cast<uint32_t>(bf16) << 16); }
 
-// What a packed weight stands for; the places are those of docs/formats.md.
+// Rows' spans times the Hadamard matrix over 8, by its definition: an entry's sign is the parity of its place. A
+// weight's whole ones are over 16; what is turned as the one and then as the other is as before.
+template <typename T>
+std::vector<T> turned(const std::vector<T>& x, int64_t K, bool weight = false) {
+    const int64_t width = round_up(K, BLOCK);
+    std::vector<T> out(x.size() / K * width);
+    for (size_t i = 0; i < out.size(); i++) {
+        const int64_t row = i / width, begin = i % width / SPAN * SPAN, n = width - begin < SPAN ? BLOCK : SPAN;
+        double total = 0.0;
+        for (int64_t j = 0; j < n; j++) {
+            const double value = begin + j < K ? x[row * K + begin + j] : 0.0;
+            total += __builtin_parityll((i % width - begin) & j) ? -value : value;
+        }
+        out[i] = static_cast<T>(total / (weight && n == SPAN ? 16 : 8));
+    }
+    return out;
+}
+
+// What a packed weight stands for, in 8 bits turned; the places are those of docs/formats.md.
 double weight(const Panels& w, int64_t n, int64_t k) {
     const uint8_t* codes = w.codes(n / 16);
     const int64_t lane = n % 16;
@@ -77,9 +95,8 @@ double weight(const Panels& w, int64_t n, int64_t k) {
                                   : scale * code + half_to_float(w.minima(n / 16)[k / 32 * 16 + lane]);
 }
 
-int eight_code(const Activations& x, int64_t row, int64_t k) {
-    const int8_t* high = x.eights(row) + k / BLOCK * 2 * TILE * BLOCK + k % BLOCK;
-    return high[0] * 256 + high[TILE * BLOCK];
+double eight(const Activations& x, int64_t row, int64_t k) {
+    return static_cast<double>(x.spans(row)[k / SPAN * TILE]) * x.eights(row)[k / BLOCK * TILE * BLOCK + k % BLOCK];
 }
 
 int four_code(const Activations& x, int64_t row, int64_t k) {
@@ -87,10 +104,10 @@ int four_code(const Activations& x, int64_t row, int64_t k) {
     return high[0] * 16 + high[HALF];
 }
 
-// What is multiplied by weights of that coding.
+// What is multiplied by weights of that coding, in 8 bits turned.
 double activation(const Activations& x, Coding coding, int64_t row, int64_t k) {
     if (coding == Coding::BF16) return wide(x.narrow(row)[k / BLOCK * BLOCK * TILE + k % BLOCK]);
-    if (coding == Coding::Q8) return x.eight_scales[row] * static_cast<double>(eight_code(x, row, k));
+    if (coding == Coding::Q8) return eight(x, row, k);
     return x.four_scales[row] * static_cast<double>(four_code(x, row, k));
 }
 
@@ -101,13 +118,18 @@ void check_activations(const Kernels& k, int64_t n) {
     std::memcpy(&rows[ROW * n], x.data(), n * sizeof(float));
     const Activations to = activations(k, rows, TILE);
     const std::string what = at(k, "activations", n);
-    const double most = peak(x.data(), n), eight = to.eight_scales[ROW], four = to.four_scales[ROW];
-    expect(std::fabs(eight - most / (127 * 256)) <= FP32 * eight, what, "scale of 16 bits");
+    const std::vector<float> turned_x = turned(x, n);
+    const double most = peak(x.data(), n), four = to.four_scales[ROW];
     expect(std::fabs(four - most / (127 * 16)) <= FP32 * four, what, "scale of 12 bits");
     int sum = 0;
-    for (int64_t i = 0; i < to.n_blocks * BLOCK; i++) {
+    const int64_t width = to.n_blocks * BLOCK;
+    for (int64_t i = 0; i < width; i++) {
         const float wanted = i < n ? x[i] : 0.0f;
-        expect(std::fabs(eight_code(to, ROW, i) * eight - wanted) <= HALF_STEP * eight, what, "value in 16 bits");
+        const int64_t begin = i / SPAN * SPAN;
+        const double scale = to.spans(ROW)[i / SPAN * TILE];
+        const double of_span = peak(&turned_x[begin], width - begin < SPAN ? width - begin : SPAN) / 127;
+        expect(std::fabs(scale - of_span) <= FP32 * scale, what, "scale of 8 bits");
+        expect(std::fabs(eight(to, ROW, i) - turned_x[i]) <= HALF_STEP * scale, what, "value in 8 bits");
         expect(std::fabs(four_code(to, ROW, i) * four - wanted) <= HALF_STEP * four, what, "value in 12 bits");
         uint16_t narrow;
         k.to_bf16(&wanted, 1, &narrow);
@@ -122,18 +144,25 @@ void check_pack(const Kernels& k, const Coded& coded) {
     std::vector<float> w = Random(7).normals(N * K), row(K);
     const Panels to = packed(k, coded.coding, w, N);
     const std::string what = at(k, coded.name, K) + "columns: ";
+    const int64_t width = round_up(K, BLOCK);
+    const bool turns = coded.coding == Coding::Q8;
     for (int64_t n = 0; n < 2 * PANEL; n++) {
-        if (n < N) decode_row(to, n, row.data());
-        for (int64_t i = 0; i < round_up(K, BLOCK); i++) {
-            const double found = weight(to, n, i);
-            if (n >= N) {
-                expect(found == 0.0, what, "a row that fills up a panel");
-                continue;
-            }
-            const int64_t begin = i / SPAN * SPAN, here = K - begin < SPAN ? K - begin : SPAN;
-            const double most = peak(&w[n * K + begin], here), wanted = i < K ? w[n * K + i] : 0.0;
-            expect(std::fabs(found - wanted) <= 0.51 * most / coded.n_steps, what, "packed weight");
-            expect(i >= K || std::fabs(found - row[i]) <= FP32 * most, what, "decoded weight");
+        std::vector<double> found(width);
+        for (int64_t i = 0; i < width; i++) found[i] = weight(to, n, i);
+        if (n >= N) {
+            for (const double one : found) expect(one == 0.0, what, "a row that fills up a panel");
+            continue;
+        }
+        std::vector<float> wanted(&w[n * K], &w[n * K] + K);
+        wanted.resize(width);
+        if (turns) wanted = turned(wanted, width, true);
+        decode_row(to, n, row.data());
+        const std::vector<double> meant = turns ? turned(found, width) : found;
+        for (int64_t i = 0; i < width; i++) {
+            const int64_t begin = i / SPAN * SPAN, here = width - begin < SPAN ? width - begin : SPAN;
+            const double most = peak(&wanted[begin], here);
+            expect(std::fabs(found[i] - wanted[i]) <= 0.51 * most / coded.n_steps, what, "packed weight");
+            expect(i >= K || std::fabs(meant[i] - row[i]) <= 2 * FP32 * most, what, "decoded weight");
         }
     }
     for (const float bad : {INF, -INF, NOT_A_NUMBER}) {
@@ -151,14 +180,15 @@ void check_product(const Kernels& k, const Coded& coded, int64_t M, int64_t N, i
     const Panels panels = packed(k, coded.coding, w, N);
     std::vector<float> out(M * stride, 7.0f), alone(N);
     k.product(act, M, panels, 0, panels.n_panels(), out.data(), stride, Store::SET);
-    std::vector<double> wanted(M * stride, 7.0), left(M * K), right(N * K);
-    for (int64_t i = 0; i < M * K; i++) left[i] = activation(act, coded.coding, i / K, i % K);
-    for (int64_t i = 0; i < N * K; i++) right[i] = weight(panels, i / K, i % K);
+    const int64_t width = coded.coding == Coding::Q8 ? round_up(K, BLOCK) : K;  // turned, what fills up counts too
+    std::vector<double> wanted(M * stride, 7.0), left(M * width), right(N * width);
+    for (int64_t i = 0; i < M * width; i++) left[i] = activation(act, coded.coding, i / width, i % width);
+    for (int64_t i = 0; i < N * width; i++) right[i] = weight(panels, i / width, i % width);
     double most = 1.0;
     for (int64_t m = 0; m < M; m++)
         for (int64_t n = 0; n < N; n++) {
             double total = 0.0;
-            for (int64_t i = 0; i < K; i++) total += left[m * K + i] * right[n * K + i];
+            for (int64_t i = 0; i < width; i++) total += left[m * width + i] * right[n * width + i];
             wanted[m * stride + n] = total;
             most = std::fabs(total) > most ? std::fabs(total) : most;
         }
@@ -179,7 +209,7 @@ void check_product(const Kernels& k, const Coded& coded, int64_t M, int64_t N, i
 
 // Whole numbers at both ends of their range, scales of 1: sums no rounding touches, being below 2^24.
 void check_exact(const Kernels& k, const Coded& coded) {
-    constexpr int64_t M = 17, N = 40, K = 160;
+    constexpr int64_t M = 17, N = 40, K = 192;
     Random random(3);
     auto between = [&](int64_t i, int lowest, int highest) {
         if (i % HALF < 2) return static_cast<float>(i % HALF ? lowest : highest);
@@ -188,12 +218,13 @@ void check_exact(const Kernels& k, const Coded& coded) {
     std::vector<float> x(M * K), w(N * K), out(M * N);
     for (int64_t i = 0; i < M * K; i++) {
         x[i] = between(i, -127, 127);
-        if (i % K == 2 && coded.coding == Coding::Q8) x[i] = 127 * 256;
         if (i % K == 2 && coded.coding != Coding::Q8 && coded.coding != Coding::BF16) x[i] = -127 * 16;
     }
     for (int64_t i = 0; i < N * K; i++) w[i] = between(i, coded.lowest, coded.highest);
-    const Panels panels = packed(k, coded.coding, w, N);
-    k.product(activations(k, x, M), M, panels, 0, panels.n_panels(), out.data(), N, Store::SET);
+    const bool turns = coded.coding == Coding::Q8;  // those are whole numbers once they are turned
+    const Panels panels = packed(k, coded.coding, turns ? turned(w, K) : w, N);
+    k.product(activations(k, turns ? turned(x, K, true) : x, M), M, panels, 0, panels.n_panels(), out.data(), N,
+              Store::SET);
     const std::string what = at(k, coded.name, N);
     for (int64_t m = 0; m < M; m++)
         for (int64_t n = 0; n < N; n++) {

@@ -14,6 +14,9 @@ has at most `ROWS` rows: with as many requests, or a prompt in the step, nobody 
 from collections.abc import Sequence
 from typing import Protocol
 
+from smallpress.model.config import ModelConfig, MoE
+from smallpress.model.sizes import mtp_active, parameters
+
 ROWS = 16
 """Rows of a step, drafted ones included, beyond which no more are drafted."""
 ROW_COST = 0.2
@@ -60,6 +63,16 @@ class PromptLookup:
         return [ids[start + i % (len(ids) - start)] for i in range(k)]
 
 
+def row_cost(config: ModelConfig, by_modules: bool) -> float:
+    """What one row more takes, as a share of a step of one: `ROW_COST` of what all rows share, and the row's own
+    experts, which come from memory too; with modules, besides, one of them and a head."""
+    sizes, dim = parameters(config), config.dim
+    moe = [ffn for ffn in map(config.ffn_of, range(config.n_layers)) if isinstance(ffn, MoE)]
+    own = sum(3 * dim * ffn.moe_inter_dim * ffn.n_active_experts for ffn in moe)
+    drafting = mtp_active(config) + config.vocab_size * dim if by_modules else 0
+    return (ROW_COST * (sizes.active - own) + own + drafting) / sizes.active
+
+
 def _last(ids: Sequence[int], end: int) -> list[tuple[int, ...]]:
     """The last ids before `end`, longest first."""
     return [tuple(ids[end - n : end]) for n in range(min(LONGEST, end), SHORTEST - 1, -1)]
@@ -68,7 +81,7 @@ def _last(ids: Sequence[int], end: int) -> list[tuple[int, ...]]:
 class Pace:
     """How far one sequence drafts: as long as a row more gives more ids for its time than the step does without it.
 
-    A step of n rows takes 1 + c (n - 1), where one of one row takes 1 and c is `ROW_COST`, and gives n ids. Where a
+    A step of n rows takes 1 + c (n - 1), where one of one row takes 1 and c is `row_cost`, and gives n ids. Where a
     drafted id is right with chance p when those before it were, the m-th of a draft is an id more with chance p^m: it
     pays while p^m / c > n / (1 + c (n - 1)). p is averaged over the last ids judged. Where not even one id pays, one is
     tried every `RETRY` steps. Only counts decide, never a clock, so a run can be repeated exactly.
@@ -78,13 +91,13 @@ class Pace:
     (2, 1)
     """
 
-    def __init__(self) -> None:
-        self.chance = 0.5
+    def __init__(self, row_cost: float = ROW_COST) -> None:
+        self.row_cost, self.chance = row_cost, 0.5
         self._n_waited = 0
 
     def length(self, n_rows: int) -> int:
         """Ids to draft in a step that has `n_rows` rows without drafts."""
-        least = ROW_COST * n_rows / (1 + ROW_COST * (n_rows - 1))
+        least = self.row_cost * n_rows / (1 + self.row_cost * (n_rows - 1))
         length, gained = 0, self.chance
         while gained > least and length < ROWS:
             length, gained = length + 1, gained * self.chance

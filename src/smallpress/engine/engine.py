@@ -21,21 +21,23 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from smallpress.engine.adjust import Top, drawn_again
 from smallpress.engine.batch import Batch
-from smallpress.engine.drafts import Drafter
-from smallpress.engine.pages import PagePool
+from smallpress.engine.drafts import ROW_COST, Drafter, Pace
+from smallpress.engine.module_drafts import ModuleDrafts, Modules
+from smallpress.engine.pages import PagePool, root_key
 from smallpress.engine.prefix_units import UNIT, PrefixUnits, Shelf
 from smallpress.engine.request import Completion, FinishReason, Piece, Request, SamplingParams
 from smallpress.engine.scheduler import Scheduler
 from smallpress.engine.step import Sequence as Running
 from smallpress.engine.step import Step
 from smallpress.run.errors import UserError
+from smallpress.weights.adapter import Adapter
 
 UNITS_AT_ONCE = 8  # handed to the disk between two looks at the inbox
 
@@ -47,6 +49,7 @@ class Runner(Protocol):
     n_pages: int
     vocab_size: int
     max_seq_len: int
+    n_modules: int  # of multi-token prediction, if it runs them: then it is one of `module_drafts.Modules` too
 
     @property
     def page_bytes(self) -> int: ...
@@ -59,6 +62,7 @@ class Runner(Protocol):
     ) -> tuple[list[int], list[float]]: ...
     def rows(self, logits: Any, batch: Batch, samples: Sequence[int]) -> NDArray[np.float32]: ...
     def update_weights(self, named: Mapping[str, Any]) -> None: ...
+    def add_adapter(self, adapter: Adapter) -> int: ...
     def read_pages(self, pages: Sequence[int]) -> NDArray[np.uint8]: ...
     def write_pages(self, pages: Sequence[int], rows: NDArray[np.uint8]) -> None: ...
 
@@ -90,8 +94,9 @@ class Stats:
 class Engine:
     """`runner` is the engine's own from here on: its pages are this engine's to hand out.
 
-    `drafter` makes what drafts for one request; without it nothing is drafted. `shelf` keeps prefixes beyond the pool's
-    room and the process's life (prefix_units.py); it is for these weights only, and is let go when they change.
+    A runner with modules drafts with them; else `drafter` makes what drafts for one request, and without it nothing is
+    drafted. `row_cost` is what one row more takes, as a share of a step (drafts.py). `shelf` keeps prefixes beyond the
+    pool's room and the process's life (prefix_units.py); it is for these weights only, and is let go when they change.
     """
 
     def __init__(
@@ -102,12 +107,15 @@ class Engine:
         share_prefixes: bool = True,
         drafter: Callable[[], Drafter] | None = None,
         shelf: Shelf | None = None,
+        row_cost: float = ROW_COST,
     ):
-        self.runner, self.drafter = runner, drafter
+        self.runner, self.drafter, self.row_cost = runner, drafter, row_cost
+        self.modules = ModuleDrafts(cast(Modules, runner)) if runner.n_modules else None
         runner.reset()
         self.pool = PagePool(runner.n_pages, runner.page_size)
         self.units = None if shelf is None else PrefixUnits(runner, self.pool, shelf)
-        self.scheduler = Scheduler(self.pool, max_running, token_budget, share_prefixes, self.units)
+        self.scheduler = Scheduler(self.pool, max_running, token_budget, share_prefixes, self.units, self.modules)
+        self._marks = [b""]  # of the model as it is, and of each adapter
         self._live: dict[int, Running] = {}
         self._next_id = 0
         self._n_steps = self._prefill_tokens = self._new_tokens = 0
@@ -138,11 +146,17 @@ class Engine:
                 f"the prompt holds ids from {min(request.prompt_ids)} to {max(request.prompt_ids)}",
                 f"the model's vocabulary has {self.runner.vocab_size}; use the model's own tokenizer",
             )
+        assert 0 <= request.adapter < len(self._marks), f"{request.adapter=} of {len(self._marks) - 1}"
         request_id, self._next_id = self._next_id, self._next_id + 1
         max_len = min(capacity, n_prompt + request.params.max_tokens)
-        drafter = self.drafter() if self.drafter is not None and request.constraint is None else None
-        self._live[request_id] = Running(request_id, request, max_len, list(request.prompt_ids), drafter=drafter)
-        self.scheduler.add(self._live[request_id])
+        root = root_key(request.salt, self._marks[request.adapter])
+        sequence = Running(request_id, request, max_len, list(request.prompt_ids), root=root, pace=Pace(self.row_cost))
+        if request.constraint is None:
+            sequence.by_modules = self.modules is not None
+            if self.drafter is not None and self.modules is None:
+                sequence.drafter = self.drafter()
+        self._live[request_id] = sequence
+        self.scheduler.add(sequence)
         return request_id
 
     def step(self) -> list[Piece]:
@@ -152,6 +166,7 @@ class Engine:
         began = time.perf_counter()
         step = self.scheduler.schedule()
         try:
+            self.scheduler.draft(step)
             pieces = self._compute(step)
         except BaseException:
             # Pages published for this step were perhaps not filled. Whoever catches may go on stepping.
@@ -166,6 +181,14 @@ class Engine:
     def _compute(self, step: Step) -> list[Piece]:
         batch = step.batch(self.pool.page_size)
         logits = self.runner.run(batch)
+        if self.modules is not None:
+            self.modules.follow(step, batch)
+        pieces = self._draw(step, batch, logits)
+        if self.modules is not None:
+            self.modules.carry(step, batch)
+        return pieces
+
+    def _draw(self, step: Step, batch: Batch, logits: Any) -> list[Piece]:
         self._prefill_tokens += sum(max(0, min(first + n, s.n_prompt) - first) for s, first, n in step.runs)
         if not step.samples:
             return []
@@ -284,6 +307,13 @@ class Engine:
         self.release()
         self.units = self.scheduler.units = None
         self.runner.update_weights(named)
+
+    def add_adapter(self, adapter: Adapter) -> int:
+        """Returns the number by which requests ask for it. UserError where it can only be run merged."""
+        number = self.runner.add_adapter(adapter)
+        self._marks.append(adapter.mark())
+        assert number == len(self._marks) - 1, f"{number=}"
+        return number
 
     def release(self) -> None:
         """Give back the memory of the cache, for who computes between two rounds; what is under way starts over."""

@@ -1,11 +1,26 @@
-"""What every runner says of weights it cannot use."""
+"""What every runner says of weights and adapters it cannot use."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from smallpress.model.config import MLA, ModelConfig
 from smallpress.run.errors import UserError
 
 DAMAGED = "the weights have diverged or are damaged; load an earlier checkpoint"
+
+BESIDE = re.compile(r"layers\.\d+\.(attn\.[qkvo]|mlp\.(shared\.)?(gate|up|down))")
+"""Layers whose products a runner can add to: those that it multiplies by as they are."""
+
+
+def check_adapted(layers: Iterable[str], config: ModelConfig) -> None:
+    """Raises UserError where an adapter of these layers must be merged to be run."""
+    latent = isinstance(config.attention, MLA)
+    for layer in layers:
+        if not BESIDE.fullmatch(layer) or (latent and layer.endswith(("attn.q", "attn.k", "attn.v"))):
+            raise UserError(
+                f"the adapter changes {layer}, which is run in another form", "merge it: smallpress convert --adapter"
+            )
 
 
 def broken_logits(row: int, n: int) -> UserError:

@@ -8,10 +8,10 @@ from smallpress.model.frequencies import frequencies, rope_gain, softmax_scale
 Numbers = dict[str, Any]
 
 
-def native_config(config: ModelConfig) -> Numbers:
-    """Of all but the MTP modules."""
-    attention, ffn = config.attention, config.ffn
-    ropes = list(dict.fromkeys(config.rope_of(layer) for layer in range(config.n_layers)))
+def native_config(config: ModelConfig, n_modules: int = 0) -> Numbers:
+    """With the first `n_modules` of its MTP modules, whose blocks are the last."""
+    attention, ffn, blocks = config.attention, config.ffn, range(config.n_layers + n_modules)
+    ropes = list(dict.fromkeys(config.rope_of(layer) for layer in blocks))
     return {
         "dim": config.dim,
         "n_heads": attention.n_heads,
@@ -20,7 +20,7 @@ def native_config(config: ModelConfig) -> Numbers:
         "vocab_size": config.vocab_size,
         "norm_eps": config.norm_eps,
         "tied_head": config.tied_head,
-        "layers": [_layer(config, layer, ropes.index(config.rope_of(layer))) for layer in range(config.n_layers)],
+        "layers": [_layer(config, layer, ropes.index(config.rope_of(layer))) for layer in blocks],
         "ropes": [_rope(attention.rope_dim, theta, scaling) for theta, scaling in ropes],
         "interleaved": config.rope_interleaved,
         "head_norm": "" if isinstance(attention, MLA) else attention.qk_norm or "",
@@ -29,6 +29,8 @@ def native_config(config: ModelConfig) -> Numbers:
         "score_scale": softmax_scale(config) if isinstance(attention, MLA) or attention.scale else 0.0,
         "latent": _latent(attention) if isinstance(attention, MLA) else None,
         "experts": _experts(ffn) if isinstance(ffn, MoE) else None,
+        "n_modules": n_modules,
+        "hidden_first": config.mtp is not None and config.mtp.hidden_first,
     }
 
 

@@ -11,17 +11,21 @@ from numpy.typing import NDArray
 
 from smallpress import _native
 from smallpress.engine.batch import Batch
-from smallpress.engine.named_weights import DAMAGED, broken_logits, check_names_and_shapes
+from smallpress.engine.named_weights import DAMAGED, broken_logits, check_adapted, check_names_and_shapes
 from smallpress.engine.native_config import native_config
 from smallpress.engine.randomness import uniforms
 from smallpress.engine.request import SamplingParams
-from smallpress.model.config import ModelConfig
+from smallpress.model.config import MLA, ModelConfig
 from smallpress.model.shapes import tensor_shapes
 from smallpress.run.errors import UserError
+from smallpress.weights.adapter import Adapter
 from smallpress.weights.load import ModelFiles
 
 Packing = Literal["stored", "int4", "int8", "bfloat16"]
 """stored: 4 bits where the file has so few, with its own codes, else 8. In int4 embedding and head keep 8."""
+
+CacheFormat = Literal["bfloat16", "int8"]
+"""Of keys and values; int8: codes with an fp32 scale for each token of a head. Latents are kept in bfloat16."""
 
 BITS: dict[Packing, int] = {"int4": 4, "int8": 8, "bfloat16": 16}
 
@@ -50,31 +54,51 @@ class NativeRunner:
         n_pages: int = 4096,
         kernels: str = "",
         packing: Packing = "int8",
+        modules: bool = False,
+        cache: CacheFormat = "bfloat16",
     ):
-        """`named`: fp32 arrays or torch tensors by the names of `Transformer.named_parameters()`."""
-        self._begin(config, page_size, n_pages, kernels)
+        """`named`: fp32 arrays or torch tensors by the names of `Transformer.named_parameters()`. `modules`: those of
+        multi-token prediction are there too, to draft."""
+        self._begin(config, page_size, n_pages, kernels, modules, cache)
         self.packing, self.bits = packing, BITS[packing]
         self.update_weights(named)
 
     @classmethod
     def from_files(
-        cls, files: ModelFiles, packing: Packing = "stored", page_size: int = 16, n_pages: int = 4096
+        cls,
+        files: ModelFiles,
+        packing: Packing = "stored",
+        page_size: int = 16,
+        n_pages: int = 4096,
+        modules: bool = False,
+        cache: CacheFormat = "bfloat16",
     ) -> Self:
         """The weights of a model on disk, each read when its turn comes."""
         runner = cls.__new__(cls)
-        runner._begin(files.config, page_size, n_pages, "")
+        runner._begin(files.config, page_size, n_pages, "", modules, cache)
         runner.packing, runner.bits = packing, BITS.get(packing, 8)
-        for name in filter(_is_run, runner.shapes):
+        for name in filter(runner._is_run, runner.shapes):
             runner._take(files, name, packing)
         return runner
 
-    def _begin(self, config: ModelConfig, page_size: int, n_pages: int, kernels: str) -> None:
-        self.page_size, self.n_pages, self.vocab_size = page_size, n_pages, config.vocab_size
+    def _begin(
+        self, config: ModelConfig, page_size: int, n_pages: int, kernels: str, modules: bool, cache: CacheFormat
+    ) -> None:
+        if cache == "int8" and isinstance(config.attention, MLA):
+            raise UserError("latent attention keeps its cache in bfloat16", "leave the cache's format out")
+        self.config, self.page_size, self.n_pages, self.vocab_size = config, page_size, n_pages, config.vocab_size
         self.max_seq_len = config.max_seq_len
         self.shapes = tensor_shapes(config)
+        self.n_modules = config.mtp.n_modules if modules and config.mtp else 0
         self.core = _native.Model(
-            native_config(config), n_pages=n_pages, page_size=page_size, n_threads=n_threads(), kernels=kernels
+            native_config(config, self.n_modules),
+            n_pages=n_pages,
+            page_size=page_size,
+            n_threads=n_threads(),
+            kernels=kernels,
+            eight_bit_cache=cache == "int8",
         )
+        self.cache_format = cache
 
     def _take(self, files: ModelFiles, name: str, packing: Packing) -> None:
         in_vocabulary = name in ("embed.weight", "head.weight")
@@ -104,7 +128,8 @@ class NativeRunner:
 
     @property
     def page_form(self) -> str:
-        return f"native {self.core.kernels}, weights {self.packing}, {self.page_size} tokens in {self.page_bytes} bytes"
+        page = f"{self.page_size} tokens in {self.page_bytes} bytes of {self.cache_format}"
+        return f"native {self.core.kernels}, weights {self.packing}, {page}"
 
     def read_pages(self, pages: Sequence[int]) -> NDArray[np.uint8]:
         """[len(pages), page_bytes]: keys and values of all layers, for a runner of the same `page_form` and weights."""
@@ -121,31 +146,40 @@ class NativeRunner:
             self.core.copy_page(source, target)
         for page, content in batch.loads:
             self.write_pages([page], content[None])
-        B, P = batch.tables_BP.shape
-        tables, starts = [batch.tables_BP.ravel()], [np.arange(B) * P]
-        n_entries = B * P
-        for prefill in batch.prefills:
-            starts.append(np.full(prefill.n_tokens, n_entries))
-            tables.append(prefill.table)
-            n_entries += len(prefill.table)
-        self.core.forward(
-            batch.ids_N, batch.positions_N, np.concatenate(tables), np.concatenate(starts), batch.logit_rows_R
-        )
+        tables, starts = _tables(batch)
+        self.core.forward(batch.ids_N, batch.positions_N, tables, starts, batch.logit_rows_R, batch.adapters_N)
+
+    def hidden(self) -> NDArray[np.float32]:
+        """[N, M]: the last step's rows after the final norm, where the runner has modules."""
+        return self.core.hidden()
+
+    def predict(
+        self, k: int, before_NM: NDArray[np.float32], batch: Batch, rows: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float32], list[int]]:
+        """Module k over the tokens of `batch`, whose keys and values go to the same slots: its hidden states [N, M] and
+        the likeliest id after the token of each of `rows`, -1 where its logits are broken. Without `rows`, the logits
+        of the last step stay. `before_NM`: see `Transformer.predict_further`."""
+        before_NM = np.ascontiguousarray(before_NM, dtype=np.float32)
+        self.core.predict(k, before_NM, batch.ids_N, batch.positions_N, *_tables(batch), rows)
+        R = len(rows)
+        ids = self.core.sample(list(range(R)), [0.0] * R, [0] * R, [1.0] * R, [0.0] * R, [0.0] * R)[0] if R else []
+        return self.core.hidden(), ids
 
     def sample(
         self, logits: None, batch: Batch, params: Sequence[SamplingParams], indices: Sequence[int]
     ) -> tuple[list[int], list[float]]:
         """Ids and log-probabilities, one for each sampling sequence; see sampler.sample for what they are."""
+        n = len(params)
         ids, logprobs = self.core.sample(
             batch.row_of_sample_S.tolist(),
             [p.temperature for p in params],
             [p.top_k for p in params],
             [p.top_p for p in params],
             [p.min_p for p in params],
-            uniforms([p.seed for p in params], indices).tolist(),
+            uniforms([p.seed for p in params], indices).tolist() if any(p.temperature for p in params) else [0.0] * n,
         )
         if -1 in ids:
-            raise broken_logits(ids.index(-1), len(params))
+            raise broken_logits(ids.index(-1), n)
         return ids, logprobs
 
     def rows(self, logits: None, batch: Batch, samples: Sequence[int]) -> NDArray[np.float32]:
@@ -155,14 +189,33 @@ class NativeRunner:
     def update_weights(self, named: Mapping[str, Any]) -> None:
         """Take over all weights, fp32 arrays or torch tensors by the names of `Transformer.named_parameters()`."""
         check_names_and_shapes(named, self.shapes)
-        for name in filter(_is_run, named):
+        for name in filter(self._is_run, named):
             values = named[name]
             self._set(name, values if isinstance(values, np.ndarray) else values.detach().float().numpy(), self.bits)
 
+    def _is_run(self, name: str) -> bool:
+        return self.n_modules > 0 or not name.startswith("mtp.")
 
-def _is_run(name: str) -> bool:
-    """The modules of multi-token prediction are not."""
-    return not name.startswith("mtp.")
+    def add_adapter(self, adapter: Adapter) -> int:
+        """One that rows of `Batch.adapters_N` can ask for from now on, by the number returned."""
+        check_adapted(adapter.pairs, self.config)
+        number = self.core.add_adapter()
+        for layer, (a, b) in adapter.pairs.items():
+            with _finite(layer):
+                self.core.set_low_rank(number, layer, a, np.float32(adapter.scales[layer]) * b)
+        return number
+
+
+def _tables(batch: Batch) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """All page tables one after another, and where that of each row begins."""
+    B, P = batch.tables_BP.shape
+    tables, starts = [batch.tables_BP.ravel()], [np.arange(B) * P]
+    n_entries = B * P
+    for prefill in batch.prefills:
+        starts.append(np.full(prefill.n_tokens, n_entries))
+        tables.append(prefill.table)
+        n_entries += len(prefill.table)
+    return np.concatenate(tables), np.concatenate(starts)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from smallpress.engine.low_rank_rows import LowRankRows, Pairs
 from smallpress.model.config import GQA, Dense, ModelConfig
 from smallpress.model.gqa import Attend
 from smallpress.model.rope import rope_tables
@@ -85,6 +86,12 @@ class Block:
     gate: Linear
     up: Linear
     down: Linear
+    attn_norm_M: Tensor
+    mlp_norm_M: Tensor
+
+    def mlp(self, x_NM: Tensor) -> Tensor:
+        """What goes into `down`."""
+        return self.up.times(x_NM, self.gate.silu(x_NM))
 
 
 class PackedTransformer:
@@ -92,7 +99,11 @@ class PackedTransformer:
 
     def __init__(self, config: ModelConfig, dtype: torch.dtype, named: Mapping[str, Tensor]):
         self.config, self.dtype = config, dtype
+        self.low_rank = LowRankRows(named["embed.weight"].device)
         self.load(named)
+
+    def add_adapter(self, adapter: Pairs) -> int:
+        return self.low_rank.add(adapter)
 
     @torch.no_grad()
     def load(self, named: Mapping[str, Tensor]) -> None:
@@ -124,6 +135,8 @@ class PackedTransformer:
                     gate=linear([f"{mlp}.gate"], f"layers.{i}.mlp_norm"),
                     up=linear([f"{mlp}.up"], f"layers.{i}.mlp_norm"),
                     down=linear([f"{mlp}.down"]),
+                    attn_norm_M=named[f"layers.{i}.attn_norm.weight"].detach().to(torch.float32, copy=True),
+                    mlp_norm_M=named[f"layers.{i}.mlp_norm.weight"].detach().to(torch.float32, copy=True),
                 )
             )
         self.head = linear(["embed" if self.config.tied_head else "head"], "norm")
@@ -139,16 +152,29 @@ class PackedTransformer:
         cos_NX, sin_NX = (torch.cat((a, b), -1).expand(N, H + K, D).flatten(1) for a, b in ((cos, cos), (-sin, sin)))
         x_NM = self.embed_VM[ids_N].float()
         for layer, block in enumerate(self.blocks):
-            qkv_NX = block.qkv(self._norm(x_NM))
+            normed_NM = self._norm(x_NM)
+            qkv_NX = block.qkv(normed_NM)
+            if self.low_rank:
+                for name, part_NX in zip("qkv", qkv_NX.split([H * D, K * D, K * D], dim=1), strict=True):
+                    self.low_rank.change(f"layers.{layer}.attn.{name}", normed_NM, part_NX, block.attn_norm_M)
             qk_NX = qkv_NX[:, : (H + K) * D]
             swapped_NX = qk_NX.view(N, H + K, 2, D // 2).roll(1, 2).view(N, -1)
             qk_NXD = torch.addcmul(qk_NX * cos_NX, swapped_NX, sin_NX).view(N, -1, D)
             v_NKD = qkv_NX.view(N, -1, D)[:, H + K :]
             out_NHD = attend(layer, qk_NXD[:, :H], qk_NXD[:, H:], v_NKD)
-            x_NM += block.o(out_NHD.reshape(N, -1))
+            mixed_NX = out_NHD.reshape(N, -1)
+            x_NM += self.low_rank.change(f"layers.{layer}.attn.o", mixed_NX, block.o(mixed_NX))
             normed_NM = self._norm(x_NM)
-            x_NM += block.down(block.up.times(normed_NM, block.gate.silu(normed_NM)))
+            wide_NF = self._adapted_mlp(layer, normed_NM) if self.low_rank else block.mlp(normed_NM)
+            x_NM += self.low_rank.change(f"layers.{layer}.mlp.down", wide_NF, block.down(wide_NF))
         return self._norm(x_NM)
+
+    def _adapted_mlp(self, layer: int, x_NM: Tensor) -> Tensor:
+        """What goes into `down`, the adapters added to its two products before they meet."""
+        block, mlp = self.blocks[layer], f"layers.{layer}.mlp"
+        gate_NF = self.low_rank.change(f"{mlp}.gate", x_NM, block.gate(x_NM), block.mlp_norm_M)
+        up_NF = self.low_rank.change(f"{mlp}.up", x_NM, block.up(x_NM), block.mlp_norm_M)
+        return F.silu(gate_NF).mul_(up_NF)
 
     def logits(self, hidden_NM: Tensor) -> Tensor:
         return self.head(hidden_NM)

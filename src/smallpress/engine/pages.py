@@ -7,8 +7,8 @@ A page holds the keys and values of `page_size` consecutive tokens in every laye
 - kept: free, but full and still valid, so a later request with the same beginning may take it up again.
 
 A full page is known by a key that hashes its tokens and the key of the page before it, so equal keys mean equal whole
-prefixes, and equal salts, from which the first key is made. When blank pages run out, the kept page that was freed
-longest ago is used again.
+prefixes, and equal salts and adapters, from which the first key is made. When blank pages run out, the kept page that
+was freed longest ago is used again.
 """
 
 from collections import OrderedDict
@@ -23,9 +23,11 @@ from smallpress.model.sizes import cache_bytes
 ROOT_KEY = b""
 
 
-def root_key(salt: bytes) -> bytes:
-    """What stands for the page before the first one of a sequence with that salt."""
-    return blake2b(salt, digest_size=16, person=b"prefix root").digest() if salt else ROOT_KEY
+def root_key(salt: bytes, adapter_mark: bytes = b"") -> bytes:
+    """What stands for the page before the first one of a sequence with that salt, computed with that adapter."""
+    if not salt and not adapter_mark:
+        return ROOT_KEY
+    return blake2b(salt, digest_size=16, key=adapter_mark, person=b"prefix root").digest()
 
 
 def page_key(parent: bytes, ids: Sequence[int]) -> bytes:
@@ -33,9 +35,9 @@ def page_key(parent: bytes, ids: Sequence[int]) -> bytes:
     return blake2b(parent + np.asarray(ids, dtype=np.int64).tobytes(), digest_size=16).digest()
 
 
-def page_bytes(config: ModelConfig, page_size: int, itemsize: int) -> int:
-    """Memory of one page: what `page_size` tokens leave in every layer, `itemsize` bytes a number."""
-    return cache_bytes(config, page_size, 8 * itemsize)
+def page_bytes(config: ModelConfig, page_size: int, bits: float, n_modules: int = 0) -> int:
+    """Memory of one page: what `page_size` tokens leave in every layer and MTP module, so many bits a number."""
+    return cache_bytes(config, page_size, bits) * (config.n_layers + n_modules) // config.n_layers
 
 
 class PagePool:

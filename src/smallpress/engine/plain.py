@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from smallpress.engine.low_rank_rows import AdaptedLinear, LowRankRows, Pairs
 from smallpress.model.config import ModelConfig
 from smallpress.model.gqa import Attend
 from smallpress.model.mla import LatentAttention
@@ -22,7 +23,15 @@ class PlainTransformer:
         for module in self.model.modules():
             if isinstance(module, LatentAttention):
                 module.absorbs = True
+        self.low_rank = LowRankRows(named["embed.weight"].device)
         self.load(named)
+
+    def add_adapter(self, adapter: Pairs) -> int:
+        for layer in adapter.pairs:
+            module = self.model.get_submodule(layer)
+            if isinstance(module, nn.Linear):
+                self.model.set_submodule(layer, AdaptedLinear(module, layer, self.low_rank))
+        return self.low_rank.add(adapter)
 
     @property
     def embed_VM(self) -> Tensor:

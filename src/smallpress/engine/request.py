@@ -84,6 +84,8 @@ class Request:
     between requests of equal `salt` only: with a secret for each, nobody learns by the time an answer takes what others
     have asked.
 
+    `adapter` is the number that `Engine.add_adapter` gave, 0 the model as it is.
+
     Of a completion with a `constraint` nothing is drafted: what may come next is known one id at a time.
     """
 
@@ -96,6 +98,7 @@ class Request:
     owner: str = ""
     priority: int = 0
     salt: bytes = b""
+    adapter: int = 0
 
 
 @dataclass(frozen=True, slots=True)

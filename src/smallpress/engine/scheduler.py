@@ -22,7 +22,8 @@ from collections.abc import Iterator
 
 from smallpress.engine.drafts import ROWS
 from smallpress.engine.line import Line
-from smallpress.engine.pages import PagePool, page_key, root_key
+from smallpress.engine.module_drafts import ModuleDrafts
+from smallpress.engine.pages import PagePool, page_key
 from smallpress.engine.prefix_units import PrefixUnits
 from smallpress.engine.step import Sequence, Step
 
@@ -38,10 +39,11 @@ class Scheduler:
         token_budget: int,
         share_prefixes: bool = True,
         units: PrefixUnits | None = None,
+        modules: ModuleDrafts | None = None,
     ):
         assert max_running > 0 and token_budget > 0, f"{max_running=} {token_budget=}"
         self.pool, self.max_running, self.token_budget = pool, max_running, token_budget
-        self.share_prefixes, self.units = share_prefixes, units
+        self.share_prefixes, self.units, self.modules = share_prefixes, units, modules
         self.waiting = Line()
         self.running: dict[int, Sequence] = {}  # in order of admission
         self.places: Counter[str] = Counter()  # of each owner among the running
@@ -56,7 +58,6 @@ class Scheduler:
         self._make_way()
         budget = self._continue_running(step, self.token_budget)
         self._admit(step, budget)
-        self._draft(step)
         return step
 
     def _make_way(self) -> None:
@@ -130,7 +131,7 @@ class Scheduler:
     def _next_keys(self, sequence: Sequence, end: int) -> Iterator[bytes]:
         """Names of the sequence's full pages within its first `end` tokens that it has no names for yet."""
         size = self.pool.page_size
-        key = sequence.keys[-1] if sequence.keys else root_key(sequence.request.salt)
+        key = sequence.keys[-1] if sequence.keys else sequence.root
         for stop in range((len(sequence.keys) + 1) * size, end + 1, size):
             key = page_key(key, sequence.ids[stop - size : stop])
             yield key
@@ -150,13 +151,14 @@ class Scheduler:
         for page in reversed(sequence.pages):
             self.pool.release(page)
         sequence.pages, sequence.keys, sequence.n_computed, sequence.draft = [], [], 0, []
+        sequence.carried = None
 
     def _admit(self, step: Step, budget: int) -> None:
-        originals = {(s.request.salt, tuple(s.ids)): (s, i) for s, i in step.samples if s.n_new == 0}
+        originals = {(s.root, tuple(s.ids)): (s, i) for s, i in step.samples if s.n_new == 0}
         self._short = None
         while self.waiting and len(self.running) < self.max_running:
             sequence = self.waiting.first(self.places)
-            whole = sequence.request.salt, tuple(sequence.ids)
+            whole = sequence.root, tuple(sequence.ids)
             original = originals.get(whole) if self.share_prefixes else None
             if original is not None:
                 if not self._fork(step, sequence, *original):
@@ -225,25 +227,52 @@ class Scheduler:
             step.loads.append((page, content))
         self.units.used(sequence.keys)
 
-    def _draft(self, step: Step) -> None:
+    def draft(self, step: Step) -> None:
         """Lengthen runs of one token by what may follow it, an even share of the rows to each."""
         n_rows = sum(n for _, _, n in step.runs)
         room = min(ROWS, self.token_budget) - n_rows
         if room <= 0:
             return
-        decoding = [(s, i) for s, i in step.samples if s.drafter is not None and s.n_new and step.runs[i][2] == 1]
+        asked = []
+        decoding = [(s, i) for s, i in step.samples if s.n_new and step.runs[i][2] == 1 and self._may_draft(s, step)]
         for n_done, (sequence, i) in enumerate(decoding):
             n_ids = len(sequence.ids)
             n_fit = (len(sequence.pages) + self.pool.n_available) * self.pool.page_size - n_ids
             share = -(-room // (len(decoding) - n_done))
             k = min(sequence.pace.length(n_rows), share, n_fit, sequence.max_len - n_ids - 1)
-            if k > 0:
-                assert sequence.drafter is not None
-                sequence.draft = sequence.drafter.propose(sequence.ids, k)
-                n_fresh = self.pool.pages_for(n_ids + len(sequence.draft)) - len(sequence.pages)
-                sequence.pages += [self.pool.allocate() for _ in range(n_fresh)]
-                step.runs[i] = (sequence, n_ids - 1, 1 + len(sequence.draft))
-                room -= len(sequence.draft)
+            if k <= 0:
+                continue
+            if sequence.drafter is None:
+                self._fit_pages(sequence, n_ids + k)
+                asked.append((sequence, i, k))
+                room -= k
+            else:
+                room -= self._lengthen(step, sequence, i, sequence.drafter.propose(sequence.ids, k))
+        if asked:
+            assert self.modules is not None
+            drafts = self.modules.propose([(sequence, k) for sequence, _, k in asked])
+            for (sequence, i, _), draft in zip(asked, drafts, strict=True):
+                self._lengthen(step, sequence, i, draft)
+
+    def _may_draft(self, sequence: Sequence, step: Step) -> bool:
+        """Modules read pages before the step copies any, and need to know what came before."""
+        if not sequence.by_modules or sequence.carried is None:
+            return sequence.drafter is not None
+        return sequence.pages[-1] not in [target for _, target in step.copies]
+
+    def _lengthen(self, step: Step, sequence: Sequence, run: int, draft: list[int]) -> int:
+        n_ids = len(sequence.ids)
+        sequence.draft = draft
+        self._fit_pages(sequence, n_ids + len(draft))
+        step.runs[run] = (sequence, n_ids - 1, 1 + len(draft))
+        return len(draft)
+
+    def _fit_pages(self, sequence: Sequence, n_tokens: int) -> None:
+        """As many pages as so many tokens need: more of them, or the last ones given back."""
+        n_pages = self.pool.pages_for(n_tokens)
+        sequence.pages += [self.pool.allocate() for _ in range(n_pages - len(sequence.pages))]
+        while len(sequence.pages) > n_pages:
+            self.pool.release(sequence.pages.pop())
 
     def settle(self, sequence: Sequence, n_right: int) -> None:
         """The first `n_right` ids of the draft have become the sequence's own; the pages of the others go back."""
@@ -253,8 +282,7 @@ class Scheduler:
             counts.n_drafted += n_drafted
             counts.n_accepted += n_right
         sequence.draft, sequence.n_computed = [], len(sequence.ids) - 1
-        while len(sequence.pages) > self.pool.pages_for(sequence.n_computed):
-            self.pool.release(sequence.pages.pop())
+        self._fit_pages(sequence, sequence.n_computed)
         self._publish(sequence)
 
     def _count_cached(self, sequence: Sequence, n: int) -> None:

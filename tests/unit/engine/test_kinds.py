@@ -75,5 +75,5 @@ def test_it_runs_in_bf16_with_its_selection_bias_in_fp32(odd_model, mixed):
 def test_the_cache_of_latents_is_as_large_as_the_formula_says(config_of, random_model):
     config = config_of["latent, experts, mtp"]
     runner = TorchRunner(random_model(config), page_size=4, n_pages=10, dtype=torch.bfloat16)
-    assert page_bytes(config, 4, 2) == 3 * 4 * (12 + 4) * 2  # layers, tokens, latent and rotated key, bytes
-    assert runner.kv.nbytes == 10 * page_bytes(config, 4, 2)
+    assert page_bytes(config, 4, 16) == 3 * 4 * (12 + 4) * 2  # layers, tokens, latent and rotated key, bytes
+    assert runner.kv.nbytes == 10 * page_bytes(config, 4, 16)

@@ -38,4 +38,4 @@ def named() -> dict[str, np.ndarray]:
 
 @pytest.fixture
 def runner(config: ModelConfig, named: dict[str, np.ndarray]) -> Callable[..., NativeRunner]:
-    return lambda kernels="": NativeRunner(config, named, page_size=4, n_pages=200, kernels=kernels)
+    return lambda kernels="", **how: NativeRunner(config, named, page_size=4, n_pages=200, kernels=kernels, **how)

@@ -77,6 +77,26 @@ def test_every_instruction_set_gives_the_references_logits(runner, kernels):
     np.testing.assert_allclose(found[1], found[0], atol=0.05)
 
 
+def test_a_cache_in_8_bits_is_half_as_large_and_hardly_moves_a_logit(runner):
+    wide, narrow = runner(packing="bfloat16"), runner(packing="bfloat16", cache="int8")
+    # A page of a head: 16 lanes x 16 numbers of 2 bytes, or of 1 byte with 16 scales of 4.
+    assert (wide.page_bytes, narrow.page_bytes) == (8 * 16 * 16 * 2, 8 * (16 * 16 + 16 * 4))
+    assert wide.page_form != narrow.page_form
+    for core in (wide, narrow):
+        one_step(core, rows=8)
+    difference = np.abs(narrow.core.logits() - wide.core.logits())
+    assert 0 < difference.mean() < 0.05  # of 10
+
+
+def test_with_a_cache_in_8_bits_a_request_generates_alone_what_it_does_among_others(config, named):
+    def engine():
+        return Engine(NativeRunner(config, named, page_size=4, n_pages=200, cache="int8"))
+
+    requests = [Request(PROMPT[:n], SamplingParams(max_tokens=12, seed=n)) for n in range(1, 12, 3)]
+    together = engine().generate(requests)
+    assert [engine().generate([one])[0].logprobs for one in requests] == [c.logprobs for c in together]
+
+
 def test_a_forked_process_starts_threads_of_its_own(runner, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     engine = Engine(runner())
@@ -127,7 +147,8 @@ def test_a_request_generates_alone_what_it_does_among_others_to_the_bit(runner):
 @pytest.mark.parametrize("kernels", ["", "scalar"])
 @pytest.mark.parametrize(
     ("packing", "fits", "too_large"),
-    [("int8", 127 * 65504.0, 127 * 65536.0), ("int4", 65504.0, -65536.0), ("bfloat16", 1e30, np.inf)],
+    # In int8 a block of 64 is turned: one large number becomes 64 of an eighth of it.
+    [("int8", 8 * 127 * 65504.0, 8 * 127 * 65536.0), ("int4", 65504.0, -65536.0), ("bfloat16", 1e30, np.inf)],
 )
 def test_a_weight_whose_scale_fp16_does_not_hold_is_refused_by_name(config, named, kernels, packing, fits, too_large):
     name = "layers.1.mlp.up.weight"
