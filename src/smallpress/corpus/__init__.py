@@ -1,1 +1,1 @@
-"""Documents in: files of conversations read into one shape, packed, filtered."""
+"""Documents in: text, code and conversations; filtered, without duplicates, as shards of tokens and rows of them."""

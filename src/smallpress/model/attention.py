@@ -198,7 +198,7 @@ def _attend_block(q_BTHD: Tensor, k_BSKD: Tensor, v_BSKW: Tensor, bias_TS: Tenso
     J, W = H // K, v_BSKW.shape[-1]
     q_CXD = q_BTHD.reshape(B, T, K, J, D).permute(0, 2, 3, 1, 4).reshape(B * K, J * T, D)  # C = B K
     k_CSD, v_CSW = (x.transpose(1, 2).reshape(B * K, S, x.shape[-1]) for x in (k_BSKD, v_BSKW))
-    bias_XS = bias_TS.repeat(J, 1)
+    bias_XS = bias_TS.to(q_CXD.dtype).repeat(J, 1)  # sharded weights are rounded only as they are gathered
     if S <= EXPLICIT_KEYS:
         probs_CXS = torch.baddbmm(bias_XS.expand(B * K, -1, -1), q_CXD, k_CSD.mT, alpha=D**-0.5).softmax(-1)
         out_CXW = torch.bmm(probs_CXS, v_CSW)

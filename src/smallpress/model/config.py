@@ -243,6 +243,10 @@ class ModelConfig(Settings):
     embed_scale: float = Field(default=1.0, gt=0)
     mtp: MTP | None = None
 
+    def body(self) -> "ModelConfig":
+        """Of the decoder below its head: no words come out of it, and it predicts no further ones."""
+        return self.model_copy(update={"tied_head": True, "mtp": None})
+
     def ffn_of(self, layer: int) -> Dense | MoE:
         """Layers from `n_layers` on are those of the MTP modules."""
         if isinstance(self.ffn, MoE) and self.ffn.dense is not None and layer in self.ffn.dense_layers:

@@ -5,13 +5,14 @@ and sums are taken in the order of the choice, so that the same input gives the 
 """
 
 from collections.abc import Callable
-from typing import Self
+from typing import NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from smallpress.model.config import MoE
+from smallpress.lowbit.linear8 import PLAIN, Arithmetic, linear8
+from smallpress.model.config import Activation, MoE
 from smallpress.model.mlp import GatedMLP, gated_down
 
 LEAST_SUM = 1e-20  # of weights that are divided by their sum; sigmoids may all be nearly zero
@@ -34,6 +35,14 @@ def choose(scores_NE: Tensor, config: MoE) -> Tensor:
     return scores_NE.topk(config.n_active_experts, dim=-1).indices
 
 
+class Routing(NamedTuple):
+    """Where each token goes, with what weight (fp32), and how it scored every expert before any bias."""
+
+    weights_NA: Tensor
+    experts_NA: Tensor
+    scores_NE: Tensor
+
+
 class Router(nn.Module):
     """Scores every expert for every token, in fp32. `expert_bias` takes part in the choice only, and no gradient."""
 
@@ -44,8 +53,7 @@ class Router(nn.Module):
         bias = torch.zeros(config.n_routed_experts) if config.expert_bias else None
         self.expert_bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
 
-    def forward(self, x_NM: Tensor) -> tuple[Tensor, Tensor]:
-        """(weights, experts), each [N, A]; weights in fp32."""
+    def forward(self, x_NM: Tensor) -> Routing:
         wide = torch.promote_types(x_NM.dtype, torch.float32)
         logits_NE = F.linear(x_NM.to(wide), self.weight.to(wide))
         scores_NE = logits_NE.softmax(-1) if self.config.score == "softmax" else logits_NE.sigmoid()
@@ -55,7 +63,7 @@ class Router(nn.Module):
         weights_NA = scores_NE.gather(1, experts_NA)
         if self.config.normalize:
             weights_NA = weights_NA / (weights_NA.sum(-1, keepdim=True) + LEAST_SUM)
-        return weights_NA * self.config.routed_scale, experts_NA
+        return Routing(weights_NA * self.config.routed_scale, experts_NA, scores_NE)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Moves as any module does, but the bias stays fp32: bf16 would round it by more than it is moved in a step."""
@@ -73,6 +81,7 @@ class Experts(nn.Module):
         super().__init__()
         E, width = config.n_routed_experts, config.moe_inter_dim
         self.activation = config.activation
+        self.arithmetic = PLAIN
         self.gate = nn.Parameter(torch.empty(E, width, dim))
         self.up = nn.Parameter(torch.empty(E, width, dim))
         self.down = nn.Parameter(torch.empty(E, dim, width))
@@ -83,7 +92,7 @@ class Experts(nn.Module):
         n_tokens = experts_NA.flatten().bincount(minlength=len(self.gate)).tolist()
         matrices = zip(self.gate.unbind(), self.up.unbind(), self.down.unbind(), strict=True)
         outs = [
-            gated_down(F.linear(x, gate), F.linear(x, up), down, None, self.activation)
+            gated(x, gate, up, down, self.activation, self.arithmetic)
             for x, (gate, up, down) in zip(x_NM[by_expert // A].split(n_tokens), matrices, strict=True)
             if len(x)
         ]
@@ -93,6 +102,18 @@ class Experts(nn.Module):
         place[by_expert] = torch.arange(len(place), device=place.device)
         out_NAM = torch.cat(outs)[place].unflatten(0, (-1, A))
         return (out_NAM * weights_NA[..., None].to(out_NAM.dtype)).sum(1)
+
+
+def gated(
+    x_NM: Tensor, gate_FM: Tensor, up_FM: Tensor, down_MF: Tensor, activation: Activation, arithmetic: Arithmetic
+) -> Tensor:
+    """One expert: down(activation(gate x) * up x)."""
+    gate_NF, up_NF = (_linear(x_NM, weight_FM, arithmetic) for weight_FM in (gate_FM, up_FM))
+    return gated_down(gate_NF, up_NF, down_MF, None, activation, arithmetic)
+
+
+def _linear(x_NM: Tensor, weight_OM: Tensor, arithmetic: Arithmetic) -> Tensor:
+    return F.linear(x_NM, weight_OM) if arithmetic is PLAIN else linear8(x_NM, weight_OM, None, arithmetic)
 
 
 class SparseMLP(nn.Module):
@@ -105,5 +126,6 @@ class SparseMLP(nn.Module):
         self.shared = None if config.shared is None else GatedMLP(config.shared, dim)
 
     def forward(self, x_NM: Tensor) -> Tensor:
-        routed_NM = self.experts(x_NM, *self.router(x_NM))
+        routing = self.router(x_NM)
+        routed_NM = self.experts(x_NM, routing.weights_NA, routing.experts_NA)
         return routed_NM if self.shared is None else routed_NM + self.shared(x_NM)

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 
-from smallpress.model.config import MLA, ModelConfig
+from smallpress.model.config import GQA, MLA, ModelConfig
 from smallpress.model.shapes import block_shapes, tensor_shapes
 
 TRAINING = 3
@@ -38,9 +38,22 @@ def parameters(config: ModelConfig) -> Parameters:
     return Parameters(total, active, mtp, embedding)
 
 
-def cache_bytes(config: ModelConfig, n_tokens: int = 1, bits: int = 16) -> int:
+@cache
+def mtp_active(config: ModelConfig) -> int:
+    """Parameters of one MTP module that a token meets."""
+    return parameters(config).mtp // config.mtp.n_modules - _idle(config, config.n_layers) if config.mtp else 0
+
+
+def cache_bits(config: ModelConfig, format: str) -> float:
+    """Of a number of the cache in float32, bfloat16 or int8, where each token of a head has an fp32 scale besides."""
+    if format == "int8" and isinstance(config.attention, GQA):
+        return 8 + 32 / config.attention.head_dim
+    return 32 if format == "float32" else 16
+
+
+def cache_bytes(config: ModelConfig, n_tokens: int = 1, bits: float = 16) -> int:
     """What the keys and values of `n_tokens` take, all layers together; a window does not make it less here."""
-    return config.n_layers * n_tokens * math.prod(config.attention.cache_shape) * bits // 8
+    return math.ceil(config.n_layers * n_tokens * math.prod(config.attention.cache_shape) * bits / 8)
 
 
 def multiply_adds(config: ModelConfig, n_context: float, absorbed: bool = True) -> float:

@@ -1,5 +1,7 @@
 """The decoder: embedding, blocks, final norm, head. All tokens of all sequences lie in one row of N."""
 
+from collections.abc import Iterable, Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -40,14 +42,18 @@ class Transformer(nn.Module):
     def forward(self, ids_N: Tensor, positions_N: Tensor, attend: Attend) -> Tensor:
         """Hidden states after the final norm, [N, M]; `logits` turns those rows into words that need it."""
         assert ids_N.shape == positions_N.shape and ids_N.ndim == 1, f"{ids_N.shape=} {positions_N.shape=}"
-        x_NM = self._embedded(ids_N)
-        ropes = self._ropes(positions_N, x_NM.dtype)
-        for layer, block in enumerate(self.layers):
+        x_NM = self.embedded(ids_N)
+        ropes = self.ropes(positions_N, x_NM.dtype)
+        return self.norm(self.through(range(len(self.layers)), x_NM, ropes, attend))
+
+    def through(self, layers: Iterable[int], x_NM: Tensor, ropes: Sequence[Tables], attend: Attend) -> Tensor:
+        """The stream after these layers; `ropes` are those of all."""
+        for layer in layers:
             if self.recompute and torch.is_grad_enabled():
-                x_NM = checkpoint(block, x_NM, ropes[layer], attend, use_reentrant=False)
+                x_NM = checkpoint(self.layers[layer], x_NM, ropes[layer], attend, use_reentrant=False)
             else:
-                x_NM = block(x_NM, ropes[layer], attend)
-        return self.norm(x_NM)
+                x_NM = self.layers[layer](x_NM, ropes[layer], attend)
+        return x_NM
 
     def predict_further(self, k: int, hidden_NM: Tensor, ids_N: Tensor, positions_N: Tensor, attend: Attend) -> Tensor:
         """Hidden states of MTP module k, from which `logits` gives the token after next where k is 0.
@@ -55,19 +61,20 @@ class Transformer(nn.Module):
         `hidden_NM`: those of module k - 1, for k = 0 of `forward`. `ids_N` and `positions_N`: of the tokens k + 1
         places further.
         """
-        x_NM = self._embedded(ids_N)
-        rope = self._ropes(positions_N, x_NM.dtype)[self.config.n_layers + k]
+        x_NM = self.embedded(ids_N)
+        rope = self.ropes(positions_N, x_NM.dtype)[self.config.n_layers + k]
         return self.mtp[k](x_NM, hidden_NM, rope, attend)
 
     def logits(self, hidden_NM: Tensor) -> Tensor:
         """[N, V]."""
         return F.linear(hidden_NM, self.head_weight) if self.head is None else self.head(hidden_NM)
 
-    def _embedded(self, ids_N: Tensor) -> Tensor:
+    def embedded(self, ids_N: Tensor) -> Tensor:
+        """[N, M]: what the first block is given."""
         x_NM = self.embed(ids_N)
         return x_NM if self.config.embed_scale == 1.0 else x_NM * self.config.embed_scale
 
-    def _ropes(self, positions_N: Tensor, dtype: torch.dtype) -> list[Tables]:
+    def ropes(self, positions_N: Tensor, dtype: torch.dtype) -> list[Tables]:
         """The tables of every layer, MTP's too; layers that rotate alike share them."""
         dim, kinds = self.config.attention.rope_dim, {}
         ropes = [self.config.rope_of(layer) for layer in range(len(self.layers) + len(self.mtp))]

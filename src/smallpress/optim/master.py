@@ -41,7 +41,7 @@ class MasterWeights:
         self.master = {name: self._split(parameter) for name, parameter in self.model.named_parameters()}
         for name, parameter in self.model.named_parameters():
             if parameter.requires_grad:  # a router's selection bias does not
-                parameter.register_post_accumulate_grad_hook(_Collect(self.master[name]))
+                self._collect(parameter, self.master[name])
         self.optimizer: torch.optim.Optimizer
         if optimizer == "adamw8":
             self.optimizer = AdamW8(self._groups(weight_decay, apart=True), lr=0.0, betas=betas, eps=eps)
@@ -55,6 +55,9 @@ class MasterWeights:
         master = parameter.detach().float()
         parameter.data = master.to(self.dtype if parameter.requires_grad else torch.float32, copy=True)
         return nn.Parameter(master)
+
+    def _collect(self, parameter: nn.Parameter, master: nn.Parameter) -> None:
+        parameter.register_post_accumulate_grad_hook(Collect(master))
 
     def _groups(self, weight_decay: float, apart: bool) -> list[dict[str, Any]]:
         """Matrices, then norms and biases; with `apart` embeddings are a group of their own, whose moments are fp32."""
@@ -94,6 +97,16 @@ class MasterWeights:
         for parameter in self.master.values():
             parameter.grad = None
 
+    def end_step(self, n_done: int) -> None:
+        """What is due after step `n_done`, taken or skipped: nothing, where no other process has weights to match."""
+
+    def settle(self) -> None:
+        """Before the weights are written down: nothing, where they are the only ones."""
+
+    def part(self, name: str, whole: Tensor) -> Tensor:
+        """What this process keeps of a weight: all of it, where it is the only one."""
+        return whole
+
     @torch.no_grad()
     def publish(self) -> None:
         """Round the master weights into the computing copy."""
@@ -122,7 +135,7 @@ class MasterWeights:
         self.publish()
 
 
-class _Collect:
+class Collect:
     """Moves a gradient of the computing copy to its master, where it adds up in fp32."""
 
     def __init__(self, master: nn.Parameter):

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from statistics import median
 
 
 class SpikeGuard:
@@ -24,3 +25,28 @@ class SpikeGuard:
         recent = sorted(self.lengths)
         self.lengths = [*self.lengths, grad_norm][-self.MEMORY :]
         return len(recent) < self.NEEDED or grad_norm <= self.FACTOR * max(recent[len(recent) // 2], self.max_norm)
+
+
+class LossGuard:
+    """Not a step either whose loss is no number, or stands out above the recent ones.
+
+    It stands out where it is above their median by FACTOR times their median distance from it, which for a bell curve
+    is 6.7 standard deviations, and by at least LEAST of the median.
+    """
+
+    MEMORY, FACTOR, NEEDED, LEAST = 50, 10.0, 10, 0.1
+
+    def __init__(self, losses: Sequence[float] = ()):
+        self.losses = list(losses)
+
+    def admits(self, loss: float) -> bool:
+        """Take in one loss; False if the step must be skipped."""
+        if not math.isfinite(loss):
+            return False
+        recent = self.losses
+        self.losses = [*recent, loss][-self.MEMORY :]
+        if len(recent) < self.NEEDED:
+            return True
+        middle = median(recent)
+        spread = self.FACTOR * median(abs(old - middle) for old in recent)
+        return loss <= middle + max(spread, self.LEAST * middle)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from smallpress.run.errors import UserError
 from smallpress.tokenizer.chat import encode_chat
 from smallpress.tokenizer.control import unused_mark
-from smallpress.tokenizer.thinking import OPEN
+from smallpress.tokenizer.thinking import CLOSE, OPEN, split_thinking
 from smallpress.tokenizer.tokenizer import Tokenizer
 
 R1_ZERO = (
@@ -59,6 +59,20 @@ PROMPT_FORMS = {
         PromptForm("r1_zero_example", stops=(ANSWER_TAGS[1], NEXT_TURN), with_example=True),
     )
 }
+
+
+def summary_of(completion: str) -> str:
+    """What a completion tells its reader: all but the thinking, without the answer's tags. "" where it never ends.
+
+    >>> summary_of("<think> 2 + 2 </think> <answer> 4 </answer>"), summary_of("hm </think> 4"), summary_of("<think> 4")
+    ('4', '4', '')
+    """
+    closing, opening = completion.find(CLOSE), completion.find(OPEN)
+    opened = closing >= 0 and (opening < 0 or closing < opening)  # by the prompt
+    _, summary = split_thinking(completion, opened)
+    for tag in ANSWER_TAGS:
+        summary = summary.replace(tag, " ")
+    return summary.strip()
 
 
 def prompt_form(name: str) -> PromptForm:

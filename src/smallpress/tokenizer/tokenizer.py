@@ -116,6 +116,11 @@ class Tokenizer:
                 ids += library.encode(_mended(piece), add_special_tokens=False).ids
         return ids
 
+    def encode_many(self, texts: Iterable[str]) -> list[list[int]]:
+        """`encode` of each, on all threads of the library."""
+        mended = [_mended(text) for text in texts]
+        return [encoding.ids for encoding in self._start.encode_batch_fast(mended, add_special_tokens=False)]
+
     def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
         """The text of `ids`; bytes that are no UTF-8 become U+FFFD, ids outside the vocabulary nothing.
 
@@ -141,6 +146,12 @@ class Tokenizer:
         """The id of a token as the vocabulary spells it."""
         return None if token is None else self._definition.vocab.get(token)
 
+    @property
+    def end_of_text_id(self) -> int | None:
+        """What ends a document, where `eos_id` may only end a turn."""
+        ends = (self.id_of(text) for text in ("<|endoftext|>", "<|end_of_text|>"))
+        return next((id for id in ends if id in self.special_ids), self.eos_id)
+
     def words(self) -> Mapping[str, int]:
         """Every token as the vocabulary spells it, with its id."""
         return self._definition.vocab
@@ -149,6 +160,12 @@ class Tokenizer:
     def strips_space(self) -> bool:
         """Whether a decoded text loses one space at its start (SentencePiece put it there)."""
         return self._definition.strips_space
+
+    def pad_with(self, token: str | None) -> int | None:
+        """Make it what fills up batches where `save` is read; its id."""
+        if token is not None:
+            self._config["pad_token"] = self.special_tokens["pad_token"] = token
+        return self.id_of(token)
 
     def save(self, folder: str | Path) -> None:
         """Write the files that transformers' AutoTokenizer loads with the same ids and chat template."""

@@ -4,33 +4,28 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
+from smallpress.corpus.filters import Readable
+from smallpress.run.bill import EndpointSettings
 from smallpress.run.settings import Settings
 from smallpress.tasks.mixture import readable
 from smallpress.train.samples import Form
 from smallpress.train.settings import SFTSettings, TrainSettings
 
 
-class EndpointSettings(Settings):
-    """A teacher that is an address; prices in your money for a million tokens."""
-
-    model: str = "default"
-    key_env: str = "OPENAI_API_KEY"  # the environment variable that holds the key
-    concurrency: int = Field(8, ge=1, le=256)
-    requests_per_minute: float | None = Field(None, gt=0)
-    timeout: float = Field(300.0, gt=0)
-    retries: int = Field(6, ge=0)
-    price_in: float = Field(0.0, ge=0)
-    price_out: float = Field(0.0, ge=0)
-    max_cost: float | None = Field(None, gt=0)
-
-
 class Filters(Settings):
     """What an answer must be; see corpus/filters.py."""
 
     correct: bool = True  # by the task's own checker; questions of `prompts` have none
+    well_formed: bool = False  # thinking and answer, each in its tags and nothing else; where a program checks
     repeated: float = Field(0.3, ge=0, le=1)  # largest share of runs of four words that repeat
     other_scripts: float = Field(0.05, ge=0, le=1)  # largest share of letters of another script
+    paragraph_words: int = Field(0, ge=0)  # most words of a paragraph; 0: any
+    code_blocks: bool = True  # allowed
     measured: tuple[str, ...] = ()  # files whose texts no question and no answer may share ten words with
+
+    @property
+    def readable(self) -> Readable:
+        return Readable(self.repeated, self.other_scripts, self.paragraph_words, self.code_blocks)
 
 
 class Divergence(Settings):
@@ -65,7 +60,12 @@ class DistillSettings(TrainSettings):
     temperature: float = Field(0.6, ge=0, le=2)
     top_p: float = Field(0.95, gt=0, le=1)
     answer_tokens: int = Field(1024, ge=1)
+    ask_minutes: float | None = Field(None, gt=0)  # then the asking ends, and what is answered is learned
     filters: Filters = Filters.model_validate({})
+
+    # what is learned beside it
+    others: tuple[str, ...] = ()  # files of conversations, learned as they are
+    others_share: float = Field(0.25, ge=0, lt=1)  # of all that is learned, as far as there are so many
 
     # how it is learned
     form: Form = "auto"

@@ -2,20 +2,24 @@
 
 answers.jsonl   every answer as it came, a line each, on the disk before the next is counted: what a stopped run
                 has paid for is not asked again
-data.jsonl      those that passed, as conversations for `smallpress sft`
+data.jsonl      those that passed, as conversations for `smallpress sft`, and the other conversations mixed in
 """
 
 import json
 import os
+import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from random import Random
 from typing import Any, Protocol
 
 from smallpress.corpus.conversations import Message, read_conversations, read_rows
-from smallpress.corpus.filters import Measured, mixed_scripts, repetitive, unreadable
+from smallpress.corpus.filters import Measured
+from smallpress.corpus.json_files import texts_in
 from smallpress.run.atomic import write_file
 from smallpress.run.errors import disk_error
 from smallpress.run.seeds import derive_seed
@@ -45,7 +49,7 @@ class Answer:
 
 
 class Teacher(Protocol):
-    def answers(self, asked: list[tuple[Question, int]]) -> Iterator[tuple[int, Answer]]:
+    def answers(self, asked: list[tuple[Question, int]]) -> Generator[tuple[int, Answer], None, None]:
         """(place in `asked`, answer) as they come; the number is that of the draw."""
         ...
 
@@ -80,26 +84,56 @@ def questions(settings: DistillSettings) -> list[Question]:
 
 
 def gather(
-    folder: Path, asked: list[Question], answers_each: int, teacher: Teacher, on_answer: Callable[[], object]
+    folder: Path,
+    asked: list[Question],
+    answers_each: int,
+    teacher: Teacher,
+    on_answer: Callable[[], object],
+    minutes: float | None = None,
 ) -> None:
-    """Ask what answers.jsonl does not hold yet. Raises UserError where the teacher or the disk refuses."""
+    """Ask what answers.jsonl does not hold yet; for at most so many minutes, those of earlier sittings included.
+
+    Raises UserError where the teacher or the disk refuses.
+    """
     path = folder / ANSWERS
-    done = {(row["question"], row["draw"]) for row in stored(path)}
+    rows = stored(path)
+    began = time.perf_counter() - seconds_asked(rows)
+    done = {(row["question"], row["draw"]) for row in rows}
     for _ in done:
         on_answer()
-    missing = [(i, n) for n in range(answers_each) for i in range(len(asked)) if (i, n) not in done]
+    missing = [(i, n) for n in range(answers_each) for i in _mingled(len(asked)) if (i, n) not in done]
+
+    def over() -> bool:
+        return minutes is not None and time.perf_counter() - began >= 60 * minutes
+
+    answers = teacher.answers([(asked[i], n) for i, n in missing])
     try:
-        with open(path, "a", encoding="utf-8") as file:
-            for place, answer in teacher.answers([(asked[i], n) for i, n in missing]):
+        with open(path, "a", encoding="utf-8") as file, closing(answers):
+            for place, answer in () if over() else answers:
                 i, n = missing[place]
                 row = {"question": i, "draw": n, "text": answer.text, "finished": answer.finished}
                 row |= {"prompt_tokens": answer.prompt_tokens, "completion_tokens": answer.completion_tokens}
+                row["seconds"] = round(time.perf_counter() - began, 3)
                 file.write(json.dumps(row, ensure_ascii=True) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
                 on_answer()
+                if over():
+                    break
     except OSError as error:
         raise disk_error(error, f"writing {path}") from error
+
+
+def _mingled(n: int) -> list[int]:
+    """0 .. n - 1 in an order of their own: an asking that time cuts short has some of every kind."""
+    places = list(range(n))
+    Random(derive_seed("order of asking", n)).shuffle(places)
+    return places
+
+
+def seconds_asked(rows: Iterable[dict[str, Any]]) -> float:
+    """What the asking has taken when the newest of these answers came."""
+    return max((float(row.get("seconds", 0.0)) for row in rows), default=0.0)
 
 
 def stored(path: Path) -> list[dict[str, Any]]:
@@ -114,7 +148,11 @@ def stored(path: Path) -> list[dict[str, Any]]:
 
 
 def sift(folder: Path, settings: DistillSettings, asked: list[Question]) -> Counter[str]:
-    """Write data.jsonl from answers.jsonl; how many were kept, and how many dropped for which reason."""
+    """Write data.jsonl from answers.jsonl; how many were kept, and how many dropped for which reason.
+
+    The other conversations are added to what was kept, so that they are `others_share` of the whole: of 3 answers and
+    a share of 0.25 one. Of more the seed draws; of fewer all are taken.
+    """
     measured = Measured(_texts(settings.filters.measured))
     counts: Counter[str] = Counter()
     kept: dict[int, list[str]] = defaultdict(list)
@@ -133,6 +171,10 @@ def sift(folder: Path, settings: DistillSettings, asked: list[Question]) -> Coun
         for text in texts:
             messages = [*asked[i].messages, {"role": "assistant", "content": text}]
             lines.append(json.dumps({"messages": messages}, ensure_ascii=False) + "\n")
+    others = _others(settings, len(lines), measured)
+    if others:
+        counts["other conversations, mixed in"] = len(others)
+    lines += [json.dumps({"messages": messages}, ensure_ascii=False) + "\n" for messages in others]
     write_file(folder / DATA, "".join(lines).encode("utf-8", "replace"))
     return counts
 
@@ -141,31 +183,33 @@ def _fault(settings: DistillSettings, question: Question, text: str, finished: b
     filters, example = settings.filters, question.example
     if not finished:
         return "cut off"
-    if why := unreadable(text):
+    if why := filters.readable.fault(text):
         return why
-    if why := repetitive(text, filters.repeated) or mixed_scripts(text, filters.other_scripts):
-        return why
-    if filters.correct and example is not None:
+    if example is not None and (filters.correct or filters.well_formed):
         verdict = find_task(example.family).check(example, text, settings.reading)
-        if not verdict.correct:
+        if filters.correct and not verdict.correct:
             return "wrong"
+        if filters.well_formed and not verdict.well_formed:
+            return "not in the form asked for"
     asked = str(question.messages[-1]["content"])
     return measured.shares(asked) or measured.shares(text)
+
+
+def _others(settings: DistillSettings, n_own: int, measured: Measured) -> list[list[Message]]:
+    """Conversations of the files beside `n_own` answers; none that shares words with what is measured."""
+    known = [
+        list(conversation.messages)
+        for file in settings.others
+        for conversation in read_conversations(Path(file))
+        if not any(measured.shares(str(message["content"])) for message in conversation.messages)
+    ]
+    n = min(len(known), round(n_own * settings.others_share / (1 - settings.others_share)))
+    chosen = Random(derive_seed(settings.seed, "others")).sample(range(len(known)), n)
+    return [known[i] for i in sorted(chosen)]
 
 
 def _texts(files: Iterable[str]) -> Iterator[str]:
     """Every text of a file of any shape."""
     for file in files:
         for _, row in read_rows(Path(file)):
-            yield from _strings(row)
-
-
-def _strings(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from _strings(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _strings(item)
+            yield from texts_in(row)

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from smallpress.model.low_rank import adapt, adapter_scale
+from smallpress.model.reward_model import RewardModel
 from smallpress.model.transformer import Transformer
 from smallpress.optim.master import MasterWeights
 from smallpress.run.errors import UserError
@@ -14,14 +15,20 @@ from smallpress.train.settings import LoRA, TrainSettings
 from smallpress.weights.adapter import save_adapter, their_modules
 from smallpress.weights.export import as_fp32, save_hf_folder
 from smallpress.weights.load import ModelFiles, load_transformer
+from smallpress.weights.reward_model import fresh_reward_model, save_reward_model
 
 MODEL, ADAPTER = "model", "adapter"
 
 
-def open_weights(settings: TrainSettings, files: ModelFiles, dtype: torch.dtype) -> MasterWeights:
-    """The model's weights under an optimizer; with `lora`, those of adapters over the model frozen in `dtype`."""
+def open_weights(settings: TrainSettings, files: ModelFiles, dtype: torch.dtype, scores: bool = False) -> MasterWeights:
+    """The model's weights under an optimizer; with `lora`, those of adapters over the model frozen in `dtype`; with
+    `scores` a reward model's."""
     lora = settings.lora
-    model = load_transformer(files, None if lora is None else dtype)
+    model: Transformer
+    if scores:
+        model = fresh_reward_model(files, settings.seed)
+    else:
+        model = load_transformer(files, None if lora is None else dtype)
     if lora is not None:
         _adapt(model, lora, files, settings.seed)
     model.recompute = settings.recompute
@@ -52,6 +59,9 @@ def result_folder(settings: TrainSettings, run: Path) -> Path:
 def export(settings: TrainSettings, files: ModelFiles, weights: MasterWeights, folder: Path, summary: str) -> None:
     """A Hugging Face folder in bfloat16, or an adapter that `peft` loads; whole or not at all."""
     lora = settings.lora
+    if isinstance(weights.model, RewardModel):
+        save_reward_model(folder, weights.master, files, summary)
+        return
     if lora is None:
         save_hf_folder(folder, weights.master, files, "bfloat16", {"summary": summary})
         return

@@ -38,6 +38,14 @@ class DPO(Settings):
     sft_weight: float = Field(0.0, ge=0)  # of the chosen answer's own likelihood, which DPO alone lets fall
 
 
+class Pairwise(Settings):
+    """A reward model of pairs of answers: a score in the place of the head; see train/pairwise.py."""
+
+    margin: float = Field(0.0, ge=0)  # by which the chosen answer's score is to be the higher
+    center: float = Field(0.0, ge=0)  # weight of the squared sum of both scores
+    longest: float | None = Field(None, gt=1)  # pairs with an answer over so many times the other are left out
+
+
 class TrainSettings(Settings):
     """What every supervised run is told."""
 
@@ -72,7 +80,8 @@ class TrainSettings(Settings):
 
 
 class SFTSettings(TrainSettings):
-    """One run of supervised fine-tuning on files of conversations, or on pairs of answers where `dpo` is given."""
+    """One run of supervised fine-tuning on files of conversations, or on pairs of answers where `dpo` or `pairwise` is
+    given."""
 
     data: tuple[str, ...] = Field(min_length=1)  # JSON lines
     eval_data: tuple[str, ...] = ()  # none: `eval_n` samples of the data, at most a tenth, are held out
@@ -82,8 +91,17 @@ class SFTSettings(TrainSettings):
     max_tokens: int = Field(1024, ge=2)  # of a sample
     too_long: Literal["drop", "cut"] = "drop"
     dpo: DPO | None = None
+    pairwise: Pairwise | None = None
 
     @field_validator("data", "eval_data", mode="before")
     @classmethod
     def _one_is_a_list_of_one(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
+
+    def model_post_init(self, _: object) -> None:
+        if self.pairwise is not None and self.dpo is not None:
+            raise ValueError("dpo and pairwise are two ways to learn from pairs: give one")
+        if self.pairwise is not None and self.lora is not None:
+            raise ValueError("pairwise trains all weights: leave out lora")
+        if self.pairwise is not None and self.form not in ("auto", "chat"):
+            raise ValueError(f"pairwise scores whole conversations: leave out form={self.form}")

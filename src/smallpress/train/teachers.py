@@ -1,9 +1,10 @@
 """Who is asked: a model on this machine, through the engine, or an endpoint."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 
 from smallpress.engine.engine import Engine
 from smallpress.engine.request import Request, SamplingParams
+from smallpress.run.bill import Bill
 from smallpress.run.endpoint import Client
 from smallpress.run.seeds import derive_seed
 from smallpress.tasks.worked import worked_example
@@ -12,7 +13,6 @@ from smallpress.tokenizer.prompts import ANSWER_TAGS, encode_prompt, prompt_form
 from smallpress.tokenizer.streaming import StopStrings
 from smallpress.tokenizer.thinking import OPEN, opens_thinking
 from smallpress.tokenizer.tokenizer import Tokenizer
-from smallpress.train.bill import Bill
 from smallpress.train.distill_settings import DistillSettings
 from smallpress.train.gather import Answer, Question, with_thinking
 
@@ -24,7 +24,7 @@ class LocalTeacher:
         self.engine, self.tokenizer, self.settings = engine, tokenizer, settings
         self.form = prompt_form(settings.teacher_form)
 
-    def answers(self, asked: list[tuple[Question, int]]) -> Iterator[tuple[int, Answer]]:
+    def answers(self, asked: list[tuple[Question, int]]) -> Generator[tuple[int, Answer], None, None]:
         prompts = [self._prompt(question) for question, _ in asked]
         stoppers = [StopStrings(self.tokenizer, self.form.stops) for _ in asked]
         places: dict[int, int] = {}
@@ -69,7 +69,7 @@ class RemoteTeacher:
         self.client, self.settings = client, settings
         self.bill = Bill(settings.endpoint)
 
-    def answers(self, asked: list[tuple[Question, int]]) -> Iterator[tuple[int, Answer]]:
+    def answers(self, asked: list[tuple[Question, int]]) -> Generator[tuple[int, Answer], None, None]:
         settings = self.settings
         how = {
             "model": settings.endpoint.model,

@@ -5,24 +5,18 @@ unbroken run met, and nothing but the step has to be remembered.
 """
 
 import math
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import blake2b
-from pathlib import Path
 from random import Random
 from typing import Any
 
-import torch
-
 from smallpress.optim.master import MasterWeights
 from smallpress.optim.schedule import schedule
-from smallpress.optim.spike_guard import SpikeGuard
-from smallpress.run.errors import UserError
 from smallpress.run.seeds import derive_seed
 from smallpress.train.objective import Objective
 from smallpress.train.settings import TrainSettings
-from smallpress.weights.checkpoint import load_trained, save_trained
+from smallpress.train.steps import Steps
 
 
 class Order:
@@ -48,8 +42,10 @@ class Order:
         return places
 
 
-class Trainer:
-    """The state of a run and its `step`. Folders and the clock are the caller's."""
+class Trainer(Steps):
+    """Items in a shuffled order, every one once an epoch."""
+
+    settings: TrainSettings
 
     def __init__(
         self,
@@ -59,65 +55,20 @@ class Trainer:
         items: Sequence[Any],
         held_out: Sequence[Any],
     ):
-        self.weights, self.objective, self.items, self.held_out = weights, objective, items, held_out
         self.order = Order(len(items), settings.samples_per_step, settings.seed)
-        self.settings = settings.model_copy(update={"steps": settings.steps or self.order.n_steps(settings.epochs)})
-        self.lr_factor = schedule(settings.lr_shape, settings.warmup, self.settings.steps)
-        self.guard = SpikeGuard(settings.max_grad_norm)
-        self.n_done, self.n_skipped = 0, 0
+        settings = settings.model_copy(update={"steps": settings.steps or self.order.n_steps(settings.epochs)})
         digest = blake2b(digest_size=16)
         for item in items:
             digest.update(objective.fingerprint(item).encode())
-        self.data_digest = digest.hexdigest()
+        super().__init__(settings, weights, objective, held_out, digest.hexdigest())
+        self.items = items
+        self.lr_factor = schedule(settings.lr_shape, settings.warmup, settings.steps)
 
-    def step(self) -> tuple[dict[str, float], None]:
-        """One step; what is logged."""
-        began = time.perf_counter()
-        settings = self.settings
-        items = [self.items[i] for i in self.order.at(self.n_done)]
-        log = self.objective.accumulate(self.weights.model, items, self.n_done)
-        log["grad_norm"] = self.weights.grad_norm()
-        log["lr"] = settings.lr * self.lr_factor(self.n_done)
-        log["skipped"] = 0.0 if self.guard.admits(log["grad_norm"]) else 1.0
-        if log["skipped"]:
-            self.weights.forget_gradient()
-            self.n_skipped += 1
-        else:
-            self.weights.step(log["lr"], settings.max_grad_norm)
-        self.n_done += 1
+    def batch(self, step: int) -> list[Any]:
+        return [self.items[i] for i in self.order.at(step)]
+
+    def lr(self, step: int) -> float:
+        return self.settings.lr * self.lr_factor(step)
+
+    def after(self, log: dict[str, float]) -> None:
         log["epoch"] = self.n_done * self.order.per_step / self.order.n_items
-        log["seconds/update"] = time.perf_counter() - began
-        log["tokens_per_second"] = log["tokens"] / log["seconds/update"]
-        return log, None
-
-    def measure(self) -> dict[str, float]:
-        """The objective on what is held out, under names that begin with eval/."""
-        if not self.held_out:
-            return {}
-        measured = self.objective.measure(self.weights.model, self.held_out)
-        return {f"eval/{name}": value for name, value in measured.items()}
-
-    def save(self, path: Path, more: Mapping[str, Any]) -> None:
-        save_trained(path, self, more)
-
-    def load(self, path: Path, more: Sequence[str]) -> Mapping[str, Any]:
-        return load_trained(path, self, more)
-
-    def tensors(self) -> dict[str, torch.Tensor]:
-        """All arrays of the run; with `state` everything a bit-identical resume needs."""
-        return dict(self.weights.tensors())
-
-    def state(self) -> dict[str, Any]:
-        return {
-            "n_done": self.n_done,
-            "n_skipped": self.n_skipped,
-            "grad_norms": self.guard.lengths,
-            "data": self.data_digest,
-        }
-
-    def restore(self, tensors: dict[str, torch.Tensor], state: Mapping[str, Any]) -> None:
-        if state["data"] != self.data_digest:
-            raise UserError("the data are not those the run was begun with", "restore the files, or start a new run")
-        self.weights.restore(tensors)
-        self.n_done, self.n_skipped = state["n_done"], state["n_skipped"]
-        self.guard = SpikeGuard(self.settings.max_grad_norm, state["grad_norms"])

@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,15 @@ class Adapter:
         """[out, in]: what it adds to the layer's weight."""
         a, b = self.pairs[layer]
         return np.float32(self.scales[layer]) * (b @ a)
+
+    def mark(self) -> bytes:
+        """32 bytes that no other adapter has: a hash of all its numbers."""
+        whole = sha256()
+        for layer in sorted(self.pairs):
+            a, b = self.pairs[layer]
+            whole.update(f"{layer} {a.shape} {b.shape} {self.scales[layer].hex()}\n".encode())
+            whole.update(a.tobytes() + b.tobytes())
+        return whole.digest()
 
 
 def save_adapter(
@@ -104,20 +114,23 @@ def open_adapter(folder: Path, config: ModelConfig) -> Adapter:
         raise UserError(f"{folder} has no {TENSORS}", "save the adapter as safetensors; pickled ones are never read")
     file = open_safetensors(folder / TENSORS)
     theirs = their_modules(config)
+    base = f"it was trained over {settings.get('base_model_name_or_path') or 'another model'}"
     modules = {name: ours for ours, name in theirs.items()}
     shapes, found = tensor_shapes(config), {}
     for name in file.tensors:
         match = re.fullmatch(rf"{re.escape(PREFIX)}(.+)\.lora_([AB])(?:\.default)?\.weight", name)
         if match is None or match[1] not in modules:
-            raise FormatError(file.path, file.tensors[name].offset, f"the base model has no layer for {name!r}")
+            raise UserError(f"{folder}: the model has no layer for {name!r}", base)
         found[modules[match[1]], match[2]] = np.array(file.read(name), dtype=np.float32)
     pairs, scales = {}, {}
     for ours in dict.fromkeys(layer for layer, _ in found):
         a, b = found.get((ours, "A")), found.get((ours, "B"))
         n_out, n_in = shapes[f"{ours}.weight"]
         if a is None or b is None or a.shape != (len(a), n_in) or b.shape != (n_out, len(a)):
-            got = [None if x is None else list(x.shape) for x in (a, b)]
-            raise FormatError(file.path, 0, f"A and B of {ours} are {got}, which do not fit [{n_out}, {n_in}]")
+            got = " and ".join("none" if x is None else str(list(x.shape)) for x in (a, b))
+            raise UserError(
+                f"{folder}: A and B of {ours} are {got}, which do not fit the model's [{n_out}, {n_in}]", base
+            )
         pairs[ours] = a, b
         scales[ours] = _scale(settings, theirs[ours], len(a), folder / CONFIG)
     if not pairs:

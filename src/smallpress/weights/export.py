@@ -13,9 +13,11 @@ from smallpress.lowbit.bfloat16 import fp32_to_bf16
 from smallpress.model.shapes import tensor_shapes
 from smallpress.run.atomic import atomic_folder, write_file
 from smallpress.run.errors import UserError
+from smallpress.tokenizer.whole import padding
 from smallpress.weights.load import ModelFiles
 from smallpress.weights.model_card import model_card
-from smallpress.weights.names_hf_out import config_to_hf
+from smallpress.weights.names_hf import SCORE
+from smallpress.weights.names_hf_out import as_scorer, config_to_hf
 from smallpress.weights.names_tensors import EXPERT_BIAS, Piece, hf_tensors, norm_offset
 from smallpress.weights.safetensors_writer import LazyTensor, write_safetensors
 from smallpress.weights.shards import SINGLE
@@ -34,34 +36,41 @@ def save_hf_folder(
     card: Mapping[str, Any] | None = None,
     replace: bool = False,
     on_bytes: Callable[[int], object] = lambda n_bytes: None,
+    score: "torch.Tensor | None" = None,
 ) -> Path:
     """Write the weights with the config, tokenizer and licence of the model they came from; whole or not at all.
 
     `tensors` are by our names, `dtype` is "float32" or "bfloat16" (nearest, ties to even); tensors are converted one at
     a time, so a mapping that makes them on demand never needs the whole model in memory. `card` may have `title`,
-    `summary`, `datasets` (hub names) and `body` (Markdown). Raises UserError where the folder exists and is not to be
+    `summary`, `datasets` (hub names) and `body` (Markdown). With `score` [1, M] it is a reward model, and `tensors` are
+    those of the decoder below its head. Raises UserError where the folder exists and is not to be
     replaced, or the disk fails.
     """
     if dtype not in STORED_AS:
         raise UserError(f"dtype {dtype!r} is not written", f"choose {' or '.join(STORED_AS)}")
-    settings = config_to_hf(files.config)
+    config = files.config if score is None else files.config.body()
+    settings = config_to_hf(config)
     family = settings["model_type"]
-    ours = tensor_shapes(files.config)
+    ours = tensor_shapes(config)
     assert set(tensors) == set(ours), f"not the model's tensors: {sorted(set(tensors) ^ set(ours))[:8]}"
     weights = {}
-    for name, tensor in hf_tensors(files.config, family, mtp_copies=True).items():
+    for name, tensor in hf_tensors(config, family, mtp_copies=True).items():
         kind = "F32" if name.endswith(EXPERT_BIAS) else STORED_AS[dtype]
         make = partial(_stored, tensors, ours, tensor.pieces, tensor.shape, family, kind)
         weights[name] = LazyTensor(kind, tensor.shape, make)
     tokenizer = files.tokenizer()
     ids = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id}
     ids |= {"pad_token_id": files.generation.get("pad_token_id", tokenizer.eos_id)}
-    config = settings | ids | {"dtype": dtype, "torch_dtype": dtype, "use_cache": True}
+    if score is not None:
+        settings, array = as_scorer(settings), as_fp32(score)
+        weights[SCORE] = LazyTensor("F32", array.shape, lambda: array)
+        ids["pad_token_id"] = tokenizer.pad_with(padding(tokenizer))
+    settings |= ids | {"dtype": dtype, "torch_dtype": dtype, "use_cache": True}
     generation = {**files.generation, **ids, "eos_token_id": _one_or_all(tokenizer.eos_ids)}
     generation = {key: value for key, value in generation.items() if value is not None}
     with atomic_folder(folder, replace) as tmp:
         tokenizer.save(tmp)
-        _write_json(tmp / "config.json", config)
+        _write_json(tmp / "config.json", settings)
         _write_json(tmp / "generation_config.json", generation)
         write_safetensors(tmp / SINGLE, weights, {"format": "pt"}, on_bytes)
         write_file(tmp / "README.md", model_card(Path(folder).name, files, card or {}).encode())

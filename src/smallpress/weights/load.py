@@ -3,7 +3,7 @@
 import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from smallpress.weights.json_files import read_json_object
 from smallpress.weights.names import GGUF, HF, check_tensors, config_from_gguf
 from smallpress.weights.names_gguf import ROPE_FACTORS, WHOLE_KV_B, as_rows, from_gguf_layout, gguf_tensors
 from smallpress.weights.names_gguf_in import gguf_architecture
-from smallpress.weights.names_hf import config_from_hf, fp8_block
+from smallpress.weights.names_hf import config_from_hf, fp8_block, is_reward_model
 from smallpress.weights.names_reader import as_written
 from smallpress.weights.names_tensors import Piece, hf_pieces, norm_offset
 from smallpress.weights.rope_factors import MAX_PAIRS
@@ -91,12 +91,13 @@ _GGUF_SAMPLING = {"temperature": "temp", "top_p": "top_p", "top_k": "top_k", "mi
 HUB_URL = "https://huggingface.co/"
 
 
-class _Folder(ModelFiles):
+class HFFolder(ModelFiles):
     def __init__(self, path: Path):
         settings = read_json_object(path / "config.json")
         self._shards = open_shards(path, fp8_block(settings, str(path / "config.json")))
-        config = config_from_hf(settings, self._shards.shapes, str(path / "config.json"))
-        check_tensors(config, HF, self._shards.shapes, str(path))
+        shapes = dict(self._shards.shapes)
+        config = self._decoder(config_from_hf(settings, shapes, str(path / "config.json")), settings, shapes, path)
+        check_tensors(config, HF, shapes, str(path))
         self._pieces = hf_pieces(config, config.family)
         recommended = path / "generation_config.json"
         generation = read_json_object(recommended) if recommended.exists() else {}
@@ -104,6 +105,15 @@ class _Folder(ModelFiles):
         super().__init__(path, config, {key: settings[key] for key in settings if key in ids} | generation)
         if isinstance(name := settings.get("_name_or_path"), str) and name:
             self.name = name
+
+    def _decoder(
+        self, config: ModelConfig, settings: Mapping[str, Any], shapes: dict[str, tuple[int, ...]], path: Path
+    ) -> ModelConfig:
+        """The config of the decoder that is there; tensors that are none of its own are taken out of `shapes`."""
+        if is_reward_model(settings):
+            remedy = "give it to smallpress grpo as helpfulness.by or harmlessness.by"
+            raise UserError(f"{path} is a reward model: it scores answers and writes none", remedy)
+        return config
 
     def tokenizer(self) -> Tokenizer:
         return Tokenizer.from_folder(self.path)
@@ -221,7 +231,7 @@ def open_model(path: str | Path) -> ModelFiles:
     if not path.is_dir():
         return _GGUF(path)
     if (path / "config.json").exists():
-        return _Folder(path)
+        return HFFolder(path)
     ggufs = sorted(path.glob("*.gguf"))
     only = ggufs[0] if len(ggufs) == 1 else first_part(ggufs)
     if only is None:
@@ -240,12 +250,19 @@ def load_transformer(model_files: str | Path | ModelFiles, dtype: "torch.dtype |
     files = model_files if isinstance(model_files, ModelFiles) else open_model(model_files)
     with torch.device("meta"):
         model = Transformer(files.config)
-    state = {}
-    for name, array in files.tensors():
-        tensor = torch.from_numpy(np.ascontiguousarray(array))
-        state[name] = tensor if name.endswith("expert_bias") else tensor.to(dtype)
-    model.load_state_dict(state, assign=True)
+    model.load_state_dict(tensors_of(files, files.config, dtype), assign=True)
     return model
+
+
+def tensors_of(files: ModelFiles, config: ModelConfig, dtype: "torch.dtype | None") -> "dict[str, torch.Tensor]":
+    """What a config, the model's or its body's, calls for, by our names."""
+    import torch
+
+    state = {}
+    for name in tensor_shapes(config):
+        tensor = torch.from_numpy(np.ascontiguousarray(files.read(name)))
+        state[name] = tensor if name.endswith("expert_bias") else tensor.to(dtype)
+    return state
 
 
 def _licence_and_origin(folder: Path, whole_folder: bool) -> tuple[str | None, str | None]:

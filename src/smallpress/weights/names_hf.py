@@ -21,6 +21,8 @@ from smallpress.weights.names_hf_parts import (
 from smallpress.weights.names_reader import DEFAULT_ROPE_THETA, Reader, number
 from smallpress.weights.names_tensors import has_mtp
 
+SCORED, SCORE = "ForSequenceClassification", "score.weight"
+"""How such a class of theirs ends, and the name of its last tensor, [1, dim] in a reward model."""
 QWEN3_HEAD_DIM, GEMMA3_HEAD_DIM = 128, 256
 
 
@@ -34,6 +36,12 @@ def config_from_hf(settings: Mapping[str, Any], tensor_names: Collection[str], s
     read.must_be("rope_interleaved", False)
     fp8_block(settings, source)
     return settings_from(ModelConfig, {"family": family} | FAMILIES[family](read), source)
+
+
+def is_reward_model(settings: Mapping[str, Any]) -> bool:
+    """Whether a linear function of the last token's hidden state stands in the place of the head."""
+    named = settings.get("architectures")
+    return isinstance(named, list) and any(str(name).endswith(SCORED) for name in named)
 
 
 def fp8_block(settings: Mapping[str, Any], source: str) -> tuple[int, int] | None:

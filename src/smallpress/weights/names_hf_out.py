@@ -9,7 +9,7 @@ from typing import Any
 
 from smallpress.model.config import GQA, MLA, Dense, DynamicNTK, FixedNTK, ModelConfig, MoE, Yarn
 from smallpress.run.errors import UserError
-from smallpress.weights.names_hf import config_from_hf
+from smallpress.weights.names_hf import SCORED, config_from_hf
 from smallpress.weights.names_hf_parts import ACTIVATIONS, GLOBAL, LOCAL
 
 Settings = dict[str, Any]
@@ -25,6 +25,8 @@ ARCHITECTURES = {
     "deepseek_v2": "DeepseekV2ForCausalLM",
     "deepseek_v3": "DeepseekV3ForCausalLM",
 }
+SCORERS = {"Gemma3ForCausalLM": "Gemma3TextForSequenceClassification"}
+"""Where it is not the same name with another end."""
 FOREIGN_ACTIVATIONS = {ours: theirs for theirs, ours in ACTIVATIONS.items()}
 NTK_FACTOR = 2.0  # what a fixed NTK's file has beside its alpha, which alone counts
 
@@ -43,6 +45,14 @@ def config_to_hf(config: ModelConfig) -> Settings:
             have = ", ".join(letters)
             raise UserError(f"no Hugging Face family has biases on just {have}", "train with biases on all or none")
     raise UserError(f"no Hugging Face family has all parts of this {config.family} model", "keep it in its own folder")
+
+
+def as_scorer(settings: Settings) -> Settings:
+    """The settings of a language model as those of a reward model of its kind."""
+    (name,) = settings["architectures"]
+    name = SCORERS.get(name, name.replace("ForCausalLM", SCORED))
+    one = {"id2label": {"0": "reward"}, "label2id": {"reward": 0}, "problem_type": "regression"}
+    return settings | {"architectures": [name]} | one
 
 
 def _said_by(family: str, config: ModelConfig) -> Settings | None:

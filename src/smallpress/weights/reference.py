@@ -63,7 +63,17 @@ def hf_cache() -> Path:
     return Path(home).expanduser() / "hub"
 
 
-def _from_hf_cache(name: str) -> Path | None:
+def resolve_adapter(reference: str) -> Path:
+    """The folder of a low-rank adapter: a path, or org/name from Hugging Face's cache; UserError otherwise."""
+    path = _existing(reference)
+    if path is None and NAME.fullmatch(reference) and "/" in reference:
+        path = _from_hf_cache(reference, "adapter_config.json")
+    if path is None:
+        raise UserError(f"the adapter {reference} is not on this machine", "give a folder, or fetch it: hf download")
+    return path
+
+
+def _from_hf_cache(name: str, config: str = "config.json") -> Path | None:
     """The snapshot `main` points to, else the newest one, if it has a config."""
     repository = hf_cache() / f"models--{name.replace('/', '--')}"
     main = repository / "refs" / "main"
@@ -74,4 +84,4 @@ def _from_hf_cache(name: str) -> Path | None:
         return None
     if COMMIT.fullmatch(commit):
         snapshots = [repository / "snapshots" / commit]
-    return next((snapshot for snapshot in snapshots if (snapshot / "config.json").is_file()), None)
+    return next((snapshot for snapshot in snapshots if (snapshot / config).is_file()), None)

@@ -34,7 +34,7 @@ def test_the_bias_decides_who_is_chosen_and_not_how_much_they_weigh():
     with torch.no_grad():
         router.weight.copy_(torch.tensor([[0.0], [1.0], [2.0]]))
         router.expert_bias.copy_(torch.tensor([9.0, 0.0, 0.0]))
-    weights, experts = router(torch.tensor([[1.0]]))
+    weights, experts, _ = router(torch.tensor([[1.0]]))
     assert experts.tolist() == [[0, 2]]
     a, b = 0.5, 1 / (1 + torch.tensor(-2.0).exp())  # sigmoids of 0 and 2
     torch.testing.assert_close(weights, 2.5 * torch.stack([a / (a + b), b / (a + b)])[None])
@@ -44,13 +44,13 @@ def test_without_normalizing_softmax_weights_stay_what_they_are():
     router = Router(moe(n_routed_experts=2, n_active_experts=1, n_groups=1, n_active_groups=1, normalize=False), 1)
     with torch.no_grad():
         router.weight.copy_(torch.tensor([[0.0], [1.0]]))
-    weights, experts = router(torch.tensor([[torch.tensor(3.0).log()]]))  # odds 1 to 3
+    weights, experts, _ = router(torch.tensor([[torch.tensor(3.0).log()]]))  # odds 1 to 3
     assert experts.tolist() == [[1]] and weights.item() == pytest.approx(0.75)
 
 
 def one_by_one(layer, x_NM):
     """The formula, token by token and expert by expert."""
-    weights_NA, experts_NA = layer.router(x_NM)
+    weights_NA, experts_NA, _ = layer.router(x_NM)
     rows = []
     for x, weights, experts in zip(x_NM, weights_NA, experts_NA, strict=True):
         row = layer.shared(x[None])[0]

@@ -105,3 +105,41 @@ def test_what_is_measured_is_not_learned(tmp_path):
 def test_settings_that_contradict_themselves_are_refused(more, says):
     with pytest.raises(ValueError, match=says):
         settings(**more)
+
+
+def test_an_asking_ends_at_its_minutes_those_of_earlier_sittings_included(tmp_path):
+    asked, row = questions(settings()), {"question": 3, "draw": 0, "text": "", "finished": True, "seconds": 61.0}
+    (tmp_path / ANSWERS).write_text(json.dumps(row) + "\n")
+    late, early = Right(), Right()
+    gather(tmp_path, asked, 2, late, nothing, minutes=1)
+    gather(tmp_path, asked, 2, early, nothing, minutes=2)
+    assert (late.n, early.n) == (0, 7)
+
+
+@pytest.mark.parametrize(("share", "n"), [(0.0, 0), (0.25, 1), (0.5, 3), (0.9, 5)])
+def test_other_conversations_are_their_share_of_the_whole_as_far_as_there_are_so_many(share, n, tmp_path):
+    """Three answers are kept, and there are five others."""
+    others = [[{"role": "user", "content": f"{i}?"}, {"role": "assistant", "content": "!"}] for i in range(5)]
+    file = tmp_path / "others.jsonl"
+    file.write_text("".join(json.dumps({"messages": one}) + "\n" for one in others))
+    chosen = settings(keep_each=3, others=(str(file),), others_share=share)
+    asked = questions(chosen)
+    answered(tmp_path, *(f"{'so ' * i}<answer>{asked[0].example.reference}</answer>" for i in range(3)))
+    counts = sift(tmp_path, chosen, asked)
+    assert (counts["kept"], counts["other conversations, mixed in"]) == (3, n)
+    rows = [json.loads(line)["messages"] for line in (tmp_path / DATA).read_text().splitlines()]
+    assert len(rows) == 3 + n and all(row in others for row in rows[3:])
+
+
+def test_what_r1_dropped_is_dropped(tmp_path):
+    rules = {"well_formed": True, "paragraph_words": 6, "code_blocks": False}
+    chosen = settings(keep_each=9, reading="strict", filters=rules)
+    asked = questions(chosen)
+    end = f"</think> <answer>{asked[0].example.reference}</answer>"
+    answered(
+        tmp_path, f"<think> so {end}", end, f"<think> one two three four five six seven {end}",
+        f"<think> one two three\n\nfour {end}", f"<think> ``` {end}", f"It is {end.partition('>')[2]}",
+    )  # fmt: skip
+    assert sift(tmp_path, chosen, asked) == {
+        "kept": 2, "a long paragraph": 1, "a code block": 1, "not in the form asked for": 2,
+    }  # fmt: skip

@@ -1,0 +1,145 @@
+"""What is read of files as people have them, and what is left out of files as nobody should have them."""
+
+import gzip
+import json
+
+import pytest
+
+from smallpress.corpus.documents import Tally
+from smallpress.corpus.sources import Reading, all_texts, find_sources, read
+from smallpress.corpus.text_files import read_text
+from smallpress.run.errors import UserError
+
+POEM = "关关雎鸠，在河之洲。\n窈窕淑女，君子好逑。\n"
+
+
+def texts(path, **reading):
+    """(the texts, how many were left out for which reason)."""
+    tally, heard = Tally(), []
+    sources = find_sources([path], tally)
+    found = [d.text for source in sources for d in read(source, Reading(**reading), tally, heard.append)]
+    return found, dict(tally.counts)
+
+
+@pytest.mark.parametrize(
+    ("split", "expected"),
+    [("file", ["a\nb\n\nc\n", "d"]), ("blank", ["a\nb\n", "c", "d"]), ("line", ["a", "b", "c", "d"])],
+)
+def test_a_text_file_is_divided_as_asked_and_always_at_the_end_of_text_mark(tmp_path, split, expected):
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfa\r\nb\n\nc\n<|endoftext|>\nd")
+    assert texts(tmp_path / "a.txt", split=split) == (expected, {})
+
+
+def test_a_long_text_goes_on_in_further_documents_and_loses_no_character(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("中" * 400 + "\n" + "ab\n" * 40 + "\n" + "cd\n" * 9, encoding="utf-8")
+    found = [document.text for document in read_text(path, "file", Tally(), int, piece=100)]
+    assert "".join(found[:-2]).rstrip() == "中" * 400 and max(len(text.encode()) for text in found) <= 310
+    assert found[-2:] == ["ab\n" * 40, "cd\n" * 9]  # up to the blank line, and after it
+
+
+def test_rows_have_their_text_under_a_key_or_under_two_and_packed_files_are_unpacked(tmp_path):
+    rows = [{"text": "one"}, {"question": "2 + 2?", "answer": "4"}, {"paragraphs": ["a", "b"]}, {"other": 1}, "bare"]
+    lines = "\n".join(json.dumps(row) for row in rows).encode()
+    for name, data in (
+        ("a.jsonl", lines + b"\n\n"),
+        ("b.json", json.dumps(rows).encode()),
+        ("c.jsonl.gz", gzip.compress(lines)),
+        ("d.json", lines),
+    ):
+        (tmp_path / name).write_bytes(data)
+        found, left_out = texts(tmp_path / name, fields=("text", "question+answer", "paragraphs"))
+        assert found == ["one", "2 + 2?\n\n4", "a\nb", "bare"]
+        assert left_out == {"no text or question+answer or paragraphs": 1}
+
+
+def test_what_is_damaged_is_counted_and_the_rest_is_read(tmp_path):
+    good = json.dumps({"text": "good"}).encode()
+    lines = [
+        good,
+        b"{",
+        b"[" * 100_000,
+        b'{"text": "\\ud800"}',
+        b'{"text": "\\u0000"}',
+        b'{"text": " "}',
+        b"\xff",
+        good,
+    ]
+    (tmp_path / "a.jsonl").write_bytes(b"\n".join(lines))
+    found, left_out = texts(tmp_path / "a.jsonl")
+    assert found == ["good", "good"]
+    assert left_out == {"not JSON": 3, "not UTF-8": 1, "binary: it has a NUL": 1, "empty": 1}
+
+    packed = gzip.compress(b"".join(b"line %d %d\n" % (i, i**5) for i in range(20_000)))
+    (tmp_path / "b.txt.gz").write_bytes(packed[: len(packed) // 2])
+    found, left_out = texts(tmp_path / "b.txt.gz", split="line")
+    assert 1000 < len(found) < 20_000 and left_out == {"the rest of a damaged gzip file": 1}
+
+    (tmp_path / "c.txt").write_bytes(b"")
+    (tmp_path / "d.txt").write_bytes(b"ok\n\n\xff\xfe\n\nalso")
+    assert texts(tmp_path / "c.txt") == ([], {"empty": 1})
+    assert texts(tmp_path / "d.txt", split="blank") == (["ok", "also"], {"not UTF-8": 1})
+
+
+def test_a_line_of_json_that_is_too_long_is_passed_over(tmp_path, monkeypatch):
+    monkeypatch.setattr("smallpress.corpus.json_files.MAX_LINE_BYTES", 1 << 20)
+    (tmp_path / "a.jsonl").write_bytes(b'{"text": "' + b"x" * (1 << 21) + b'"}\n{"text": "short"}\n')
+    assert texts(tmp_path / "a.jsonl") == (["short"], {"a line of over 1 MB": 1})
+
+
+def test_a_parquet_file_is_read_and_a_damaged_one_counted(tmp_path):
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "a.parquet"
+    parquet.write_table(pyarrow.table({"text": ["one", None, POEM], "n": [1, 2, 3]}), path)
+    assert texts(path) == (["one", POEM], {"no text or content": 1})
+    path.write_bytes(path.read_bytes()[:-20])
+    assert texts(path) == ([], {"the rest of a damaged Parquet file": 1})
+
+
+def test_of_a_folder_code_and_data_are_taken_in_order_and_nothing_from_outside(tmp_path):
+    outside, folder = tmp_path / "secret.py", tmp_path / "project"
+    outside.write_text("password = 1\n")
+    for name, content in {
+        "b.py": "def f():\n    return 1\n",
+        "a/main.c": "int main(void) { return 0; }\n",
+        "data.jsonl": '{"text": "row"}\n',
+        "README.md": "# Project\n",
+        "package.json": "{}",
+        "logo.png": "\x89PNG",
+        "node_modules/x/index.js": "x\n",
+        ".git/config.py": "x\n",
+        "bundle.min.js": "x\n",
+        "wide.js": "x" * 1001,
+        "pb.py": "# Generated by the protocol compiler. DO NOT EDIT!\n",
+        "blob.py": "a\0b",
+    }.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content)
+    (folder / "link.py").symlink_to(outside)
+    (folder / "loop").symlink_to(folder)
+    found, left_out = texts(folder)
+    assert found == ["# Project", "def f():\n    return 1\n", "row", "int main(void) { return 0; }\n"]
+    assert left_out == {
+        "a link in a folder": 1,
+        "of another kind, in a folder": 2,
+        "minified code": 2,
+        "generated code": 1,
+        "binary: it has a NUL": 1,
+    }
+    assert len(find_sources([folder, folder / "b.py", folder / "a"], Tally())) == len(find_sources([folder], Tally()))
+
+
+def test_paths_that_are_not_there_are_said(tmp_path):
+    with pytest.raises(UserError, match=r"none\.txt is not there"):
+        find_sources([tmp_path / "none.txt"], Tally())
+    with pytest.raises(UserError, match="nothing to read"):
+        find_sources([tmp_path], Tally())
+
+
+def test_of_an_evaluation_every_text_is_read_whole_or_it_is_an_error(tmp_path):
+    path = tmp_path / "test.jsonl"
+    path.write_text('{"question": "Who?", "choices": ["a", {"b": "c"}], "n": 3}\n')
+    assert list(all_texts(path)) == ["Who?", "a", "c"]
+    path.write_text('{"question": "Who?"}\n{"question": \n')
+    with pytest.raises(UserError, match="line 2: not JSON"):
+        list(all_texts(path))
