@@ -15,6 +15,10 @@ def repeated_share(ids: Sequence[int], n: int = 4) -> float:
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 
+JUDGES_MAY_FAIL = 0.01
+"""Of the answers of a step."""
+
+
 class Alarms:
     """Watches the metrics of each step; `check` returns the sentences that hold now."""
 
@@ -46,6 +50,10 @@ class Alarms:
             found.append(f"a step was skipped (NaN or a gradient spike): {self.n_skipped} so far")
         if metrics.get("skipped_groups", 0.0):
             found.append(f"{metrics['skipped_groups']:.0f} groups were left out: a reward part gave NaN or infinity")
+        for name, share in metrics.items():
+            if name.startswith("judges/") and share > JUDGES_MAY_FAIL:
+                judge = name.split("/")[1]
+                found.append(f"the judge of {judge} failed to score {share:.0%} of the answers: their groups are lost")
         if "eval/accuracy" in metrics and self.rewards:
             recent = list(self.rewards)[-self.WINDOW :]
             self.evals.append((metrics["eval/accuracy"], sum(recent) / len(recent)))

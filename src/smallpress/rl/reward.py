@@ -13,7 +13,7 @@ from smallpress.tasks.task import Task
 class Judged:
     """A rollout as the reward parts see it."""
 
-    task: Task
+    task: Task | None  # None: nothing can check it
     example: Example
     text: str
     n_tokens: int
@@ -28,6 +28,7 @@ def accuracy(rollout: Judged) -> float:
 
 def loose_accuracy(rollout: Judged) -> float:
     """1 for the right answer however it is marked: a dense help for models too weak to find the form by chance."""
+    assert rollout.task is not None
     return float(rollout.task.check(rollout.example, rollout.text, "lenient").correct)
 
 
@@ -46,12 +47,18 @@ _WORD = re.compile(r"[\u4e00-\u9fff]|[^\W\d_\u4e00-\u9fff]+")
 
 
 def language(rollout: Judged) -> float:
-    """Words of the question's script over all words (DeepSeek-R1, section 2.3.2): 1 where the language never changes.
+    """Words of the question's script over all words (DeepSeek-R1, section 2.3.2)."""
+    return language_share(rollout.example.prompt, rollout.text)
 
-    Han characters count one word each, tags such as <think> none. A text without words changes nothing: 1.
+
+def language_share(question: str, text: str) -> float:
+    """Han characters count one word each, tags such as <think> none. A text without words changes nothing: 1.
+
+    >>> language_share("What is 2 + 2?", "<think> two \u52a0 two </think> four")
+    0.75
     """
-    words = _WORD.findall(_TAG.sub(" ", rollout.text))
-    chinese = any(_is_han(char) for char in rollout.example.prompt)
+    words = _WORD.findall(_TAG.sub(" ", text))
+    chinese = any(_is_han(char) for char in question)
     same = sum(_is_han(word) if chinese else word.isascii() for word in words)
     return same / len(words) if words else 1.0
 
@@ -68,6 +75,9 @@ def overlong(rollout: Judged) -> float:
     window = OVERLONG_WINDOW * rollout.max_tokens
     return min(0.0, (rollout.max_tokens - window - rollout.n_tokens) / window)
 
+
+NEED_REFERENCE = frozenset({"accuracy", "loose_accuracy"})
+"""Parts that a rollout of a general prompt has not."""
 
 PARTS: dict[str, Callable[[Judged], float]] = {
     "accuracy": accuracy,

@@ -1,15 +1,20 @@
 """Prompts in, judged groups of completions out."""
 
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from smallpress.engine.engine import Engine
 from smallpress.engine.request import Completion, Request, SamplingParams, Stopper
-from smallpress.rl.reward import PARTS, Judged
+from smallpress.rl.general import messages_of
+from smallpress.rl.judges import JudgedGroup, Judges
+from smallpress.rl.reward import NEED_REFERENCE, PARTS, Judged
 from smallpress.run.seeds import derive_seed
-from smallpress.tasks.example import Example
+from smallpress.tasks.answers import format_ok
+from smallpress.tasks.example import Example, Verdict
 from smallpress.tasks.task import Task
+from smallpress.tokenizer.chat import encode_chat
 from smallpress.tokenizer.prompts import encode_prompt, prompt_form
 from smallpress.tokenizer.streaming import StopStrings
 from smallpress.tokenizer.tokenizer import Tokenizer
@@ -21,7 +26,7 @@ class Rollout:
     text: str
     reward: float
     parts: Mapping[str, float]
-    correct: bool
+    correct: bool | None  # None: nothing can check it
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +36,11 @@ class RolloutGroup:
     example: Example
     prompt_ids: tuple[int, ...]
     rollouts: tuple[Rollout, ...]
+
+    @property
+    def general(self) -> bool:
+        """Whether nothing can check the answers, so that judges alone reward them."""
+        return self.rollouts[0].correct is None
 
     @property
     def rewards(self) -> list[float]:
@@ -61,8 +71,14 @@ def speech(tokenizer: Tokenizer, form: str, shown: Callable[[Example], tuple[str
     """The Speech of a prompt form; `shown` gives the worked question and completion of the form "r1_zero_example"."""
     chosen = prompt_form(form)
     shown_or_none = shown if chosen.with_example else lambda _: None
+
+    def encode(example: Example) -> Sequence[int]:
+        if form == "chat" and (messages := example.meta.get("messages")):
+            return encode_chat(tokenizer, messages)
+        return encode_prompt(tokenizer, form, example.prompt, shown_or_none(example))
+
     return Speech(
-        encode=lambda example: encode_prompt(tokenizer, form, example.prompt, shown_or_none(example)),
+        encode=encode,
         decode=lambda ids: chosen.checked_text(tokenizer.decode(ids)),
         stop_ids=tokenizer.eos_ids,
         stopper=lambda: StopStrings(tokenizer, chosen.stops) if chosen.stops else None,
@@ -80,12 +96,16 @@ class Sampler:
         group_size: int,
         max_tokens: int,
         seed: int,
+        judges: Judges | None = None,
+        judges_from_step: int = 0,
     ):
         self.engine, self.speech, self.rewards = engine, speech, rewards
         self.group_size, self.max_tokens, self.seed = group_size, max_tokens, seed
+        self.judges, self.judges_from_step = judges, judges_from_step
+        self.judging = 0.0  # seconds since it was last set to 0
 
     def groups(
-        self, asked: Sequence[tuple[Task, Example]], step: int, temperature: float, first: int = 0
+        self, asked: Sequence[tuple[Task | None, Example]], step: int, temperature: float, first: int = 0
     ) -> list[RolloutGroup]:
         """One group for each question; `first` is the number of questions this step has asked before."""
         prompts = [tuple(self.speech.encode(example)) for _, example in asked]
@@ -106,15 +126,37 @@ class Sampler:
         ]
         completions = self.engine.generate(requests)
         rows = [completions[i : i + self.group_size] for i in range(0, len(completions), self.group_size)]
-        return [
-            RolloutGroup(example, prompt, tuple(self._judge(task, example, completion) for completion in row))
+        groups = [
+            RolloutGroup(example, prompt, tuple(self._check(task, example, completion) for completion in row))
             for (task, example), prompt, row in zip(asked, prompts, rows, strict=True)
         ]
+        return groups if self.judges is None or step < self.judges_from_step else self._judged(self.judges, groups)
 
-    def _judge(self, task: Task, example: Example, completion: Completion) -> Rollout:
+    def _check(self, task: Task | None, example: Example, completion: Completion) -> Rollout:
         text = self.speech.decode([id for id in completion.ids if id not in self.speech.stop_ids])
-        verdict = task.check(example, text)
+        if task is None:
+            verdict = Verdict(False, None, format_ok(text), "nothing can check it")
+        else:
+            verdict = task.check(example, text)
         judged = Judged(task, example, text, len(completion.ids), self.max_tokens, verdict)
-        parts = {name: PARTS[name](judged) for name in self.rewards}
+        names = [name for name in self.rewards if task is not None or name not in NEED_REFERENCE]
+        parts = {name: PARTS[name](judged) for name in names}
         reward = sum(self.rewards[name] * value for name, value in parts.items())
-        return Rollout(completion, text, reward, parts, verdict.correct)
+        return Rollout(completion, text, reward, parts, None if task is None else verdict.correct)
+
+    def _judged(self, judges: Judges, groups: Sequence[RolloutGroup]) -> list[RolloutGroup]:
+        """With the judges' parts of the reward beside the others."""
+        began = time.perf_counter()
+        shown = [
+            JudgedGroup(messages_of(group.example), [rollout.text for rollout in group.rollouts], group.general)
+            for group in groups
+        ]
+        weights, judged = judges.weights(), []
+        for group, rows in zip(groups, judges.parts(shown), strict=True):
+            rollouts = []
+            for rollout, parts in zip(group.rollouts, rows, strict=True):
+                reward = rollout.reward + sum(weights[name] * value for name, value in parts.items())
+                rollouts.append(replace(rollout, reward=reward, parts={**rollout.parts, **parts}))
+            judged.append(replace(group, rollouts=tuple(rollouts)))
+        self.judging += time.perf_counter() - began
+        return judged

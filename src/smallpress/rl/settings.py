@@ -1,10 +1,11 @@
 """The settings of an RL run; what `smallpress grpo --recipe` reads. Names as in style: see TRL_NAMES for others'."""
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
+from smallpress.rl.judge_settings import JudgeSettings
 from smallpress.rl.reward import PARTS
 from smallpress.run.settings import Settings, nearest
 from smallpress.tasks.mixture import parse_mixture, readable
@@ -47,6 +48,13 @@ class GRPOSettings(Settings):
     sampler_cap: float = Field(2.0, gt=0)  # of the importance weight between trainer and sampler
     updates_per_rollout: int = Field(1, ge=1)
     rewards: dict[str, float] = Field(default_factory=lambda: {"accuracy": 1.0, "format": 1.0})
+
+    # what no program can check (DeepSeek-R1, section 2.3.4)
+    helpfulness: JudgeSettings | None = None  # judged by the summary alone
+    harmlessness: JudgeSettings | None = None  # by the whole answer
+    judges_from_step: int = Field(0, ge=0)  # the first step with judges and `prompts`; R1: 1,300 of 1,700
+    prompts: tuple[str, ...] = ()  # files of questions without a checkable answer; judges alone know what is good
+    prompts_share: float = Field(0.25, gt=0, le=1)  # of a step's prompts
 
     # how fast
     lr: float = Field(1e-6, gt=0)
@@ -96,6 +104,21 @@ class GRPOSettings(Settings):
             raise ValueError("no reward part has a weight")
         return rewards
 
+    @property
+    def judges(self) -> dict[str, JudgeSettings]:
+        """By what they judge."""
+        named = {"helpfulness": self.helpfulness, "harmlessness": self.harmlessness}
+        return {name: one for name, one in named.items() if one is not None}
+
+    def n_general(self, n_prompts: int) -> int:
+        """How many of so many prompts are general."""
+        return round(self.prompts_share * n_prompts) if self.prompts else 0
+
+    @field_validator("prompts", mode="before")
+    @classmethod
+    def _one_is_a_list_of_one(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
     @field_validator("tasks", "eval_tasks")
     @classmethod
     def _readable(cls, tasks: tuple[str, ...]) -> tuple[str, ...]:
@@ -108,5 +131,16 @@ class GRPOSettings(Settings):
             raise ValueError(f"train_on={self.train_on} is above group_size={self.group_size}")
         if self.lr_shape != "constant" and self.steps is None:
             raise ValueError(f"lr_shape={self.lr_shape} needs steps: it must know where the run ends")
+        if self.prompts and not self.judges:
+            raise ValueError("prompts have no answer to check: give helpfulness or harmlessness, who judges them")
+        if self.prompts and not self.n_general(self.prompts_per_step):
+            raise ValueError(f"prompts_share={self.prompts_share} of {self.prompts_per_step} prompts a step is none")
+        for name, judge in self.judges.items():
+            if judge.on == "prompts" and not self.prompts:
+                raise ValueError(f"{name}.on=prompts: there are no prompts to judge")
+        if self.judges_from_step and not self.judges:
+            raise ValueError("judges_from_step: there are no judges: give helpfulness or harmlessness")
+        if self.steps is not None and self.judges_from_step >= self.steps:
+            raise ValueError(f"judges_from_step={self.judges_from_step} is after the last of {self.steps} steps")
         if self.target_entropy and self.temperature > self.max_temperature:
             raise ValueError(f"temperature={self.temperature} is above max_temperature={self.max_temperature}")

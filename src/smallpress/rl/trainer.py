@@ -24,10 +24,12 @@ from smallpress.rl.alarms import Alarms, repeated_share
 from smallpress.rl.algorithm import Clip
 from smallpress.rl.algorithms import ALGORITHMS
 from smallpress.rl.curriculum import Curriculum
+from smallpress.rl.general import drawn
+from smallpress.rl.judges import Judges
 from smallpress.rl.loss import Leash, token_losses
 from smallpress.rl.packing import MicroBatch, Trained, TrainedGroup, pack
 from smallpress.rl.policy import accumulate, frozen_logprobs
-from smallpress.rl.rollout import RolloutGroup, Sampler, Speech
+from smallpress.rl.rollout import Rollout, RolloutGroup, Sampler, Speech
 from smallpress.rl.selection import most_varied
 from smallpress.rl.settings import GRPOSettings
 from smallpress.rl.thermostat import Thermostat
@@ -50,7 +52,10 @@ class Trainer:
         engine: Engine,
         speech: Speech,
         tasks: Mapping[str, Task],
+        judges: Judges | None = None,
+        general: Sequence[Example] = (),
     ):
+        """`general`: prompts without an answer that `tasks` could check; the judges reward what is said to them."""
         self.settings, self.weights, self.engine, self.tasks = settings, weights, engine, tasks
         self.algorithm = ALGORITHMS[settings.algorithm]
         own = self.algorithm.clip
@@ -63,7 +68,10 @@ class Trainer:
             settings.group_size,
             settings.max_tokens,
             settings.seed,
+            judges,
+            settings.judges_from_step,
         )
+        self.judges, self.general = judges, general
         self.heat = Thermostat(settings.temperature, settings.max_temperature, settings.target_entropy)
         self.curriculum = Curriculum(settings.pairs, settings.unlock_at, settings.curriculum)
         self.lr_factor = schedule(settings.lr_shape, settings.warmup, settings.steps)
@@ -74,6 +82,7 @@ class Trainer:
     def step(self) -> tuple[dict[str, float], list[RolloutGroup]]:
         """One step; what is logged, and every rollout it saw."""
         began = time.perf_counter()
+        self.sampler.judging = 0.0
         groups, n_asked = self._roll_out()
         self.engine.release()  # what its cache held is for the update
         rolled = time.perf_counter()
@@ -85,7 +94,9 @@ class Trainer:
         self.n_done += 1
         if self.reference is not None and self.n_done % self.settings.ref_reset_every == 0:
             self.reference = self._snapshot()
-        metrics["seconds/rollout"] = rolled - began
+        metrics["seconds/rollout"] = rolled - began - self.sampler.judging
+        if self.sampler.judging:
+            metrics["seconds/judging"] = self.sampler.judging
         metrics["seconds/update"] = time.perf_counter() - rolled
         return metrics, groups
 
@@ -97,16 +108,25 @@ class Trainer:
             missing = wanted - sum(group.sound and not group.degenerate for group in groups)
             if missing <= 0:
                 break
-            pairs = self.curriculum.choose(missing, derive_seed(self.settings.seed, n_asked), self.n_done)
+            general = self._general(missing, n_asked)
+            pairs = self.curriculum.choose(
+                missing - len(general), derive_seed(self.settings.seed, n_asked), self.n_done
+            )
             asked = [self._problem(pair, n_asked + i) for i, pair in enumerate(pairs)]
-            new = self.sampler.groups(asked, self.n_done, self.heat.temperature, first=n_asked)
-            for pair, group in zip(pairs, new, strict=True):
-                self.curriculum.observe(pair, [rollout.correct for rollout in group.rollouts])
+            new = self.sampler.groups([*asked, *general], self.n_done, self.heat.temperature, first=n_asked)
+            for pair, group in zip(pairs, new[: len(pairs)], strict=True):
+                self.curriculum.observe(pair, [bool(rollout.correct) for rollout in group.rollouts])
             groups += new
             n_asked += missing
         return groups, n_asked
 
-    def _problem(self, pair: tuple[str, int], index: int) -> tuple[Task, Example]:
+    def _general(self, n_prompts: int, first: int) -> list[tuple[None, Example]]:
+        """Those of so many prompts that nothing can check."""
+        settings = self.settings
+        n = settings.n_general(n_prompts) if self.n_done >= settings.judges_from_step else 0
+        return [(None, example) for example in drawn(self.general, n, settings.seed, self.n_done, first)]
+
+    def _problem(self, pair: tuple[str, int], index: int) -> tuple[Task | None, Example]:
         family, level = pair
         seed = derive_seed(self.settings.seed, "problem", self.n_done, index)
         return self.tasks[family], next(self.tasks[family].examples("train", seed, level))
@@ -167,12 +187,13 @@ class Trainer:
         """The metrics of the rollouts; names as TRL's where it has one."""
         sound = [group for group in groups if group.sound]
         rollouts = [rollout for group in groups for rollout in group.rollouts]
+        checked = [rollout.correct for rollout in rollouts if rollout.correct is not None]
         lens = [len(rollout.completion.ids) for rollout in rollouts]
         cut = [rollout.completion.finish_reason == "length" for rollout in rollouts]
         metrics = {
             "reward": fmean(reward for group in sound for reward in group.rewards) if sound else math.nan,
             "reward_std": fmean(pstdev(group.rewards) for group in sound) if sound else math.nan,
-            "accuracy": fmean(rollout.correct for rollout in rollouts),
+            "accuracy": fmean(checked) if checked else math.nan,
             "frac_reward_zero_std": fmean(group.degenerate for group in groups),
             "completions/mean_length": fmean(lens),
             "completions/max_length": max(lens),
@@ -183,8 +204,21 @@ class Trainer:
             "n_levels_open": len(self.curriculum.open_pairs()),
         }
         for name in self.settings.rewards:
-            metrics[f"rewards/{name}/mean"] = fmean(rollout.parts[name] for rollout in rollouts)
-        return metrics
+            if values := [rollout.parts[name] for rollout in rollouts if name in rollout.parts]:
+                metrics[f"rewards/{name}/mean"] = fmean(values)
+        return metrics | self._judges_say(rollouts)
+
+    def _judges_say(self, rollouts: Sequence[Rollout]) -> dict[str, float]:
+        """Each judge's mean, and the share of answers that it failed to score."""
+        said = {}
+        for name in self.judges.weights() if self.judges is not None else ():
+            values = [rollout.parts[name] for rollout in rollouts if name in rollout.parts]
+            scores = [value for value in values if not math.isnan(value)]
+            if values:
+                said[f"judges/{name}/failed"] = 1 - len(scores) / len(values)
+            if scores:
+                said[f"rewards/{name}/mean"] = fmean(scores)
+        return said
 
     def _snapshot(self) -> Transformer:
         """A frozen copy of the policy to hold it near."""

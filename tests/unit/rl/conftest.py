@@ -1,6 +1,6 @@
 """A tiny policy, a speech of single bytes and a task whose right answer is one id: enough to learn in seconds."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 import torch
@@ -8,6 +8,7 @@ import torch
 from smallpress.engine.engine import Engine
 from smallpress.engine.torch_runner import TorchRunner
 from smallpress.optim.master import MasterWeights
+from smallpress.rl.judges import Judges
 from smallpress.rl.rollout import Speech
 from smallpress.rl.settings import GRPOSettings
 from smallpress.rl.trainer import Trainer
@@ -41,14 +42,22 @@ def make_trainer(tiny_model) -> Iterator[Callable[..., Trainer]]:
     """Builds a trainer of the tiny model; settings by keyword. Its engine's books are checked after the test."""
     made: list[Trainer] = []
 
-    def make(model_seed: int = 0, dtype: torch.dtype = torch.float32, task: object = None, **given: object) -> Trainer:
+    def make(
+        model_seed: int = 0,
+        dtype: torch.dtype = torch.float32,
+        task: object = None,
+        judge: object = None,
+        general: Sequence[Example] = (),
+        **given: object,
+    ) -> Trainer:
         chosen = {"model": "tiny", "tasks": ("addition:2",), "rewards": {"accuracy": 1.0}, "steps": 100, "warmup": 1}
         chosen |= {"prompts_per_step": 4, "group_size": 8, "max_tokens": 4, "micro_batch_tokens": 64, "lr": 1e-2}
         model = tiny_model(seed=model_seed)
         engine = Engine(TorchRunner(model, page_size=4, n_pages=256, dtype=dtype))
         settings = GRPOSettings(**(chosen | given))
         weights = MasterWeights(model, dtype, weight_decay=settings.weight_decay, optimizer=settings.optimizer)
-        made.append(Trainer(settings, weights, engine, SPEECH, {"addition": task or EmitSeven()}))
+        judges = Judges(settings.judges, dict.fromkeys(settings.judges, judge)) if judge else None
+        made.append(Trainer(settings, weights, engine, SPEECH, {"addition": task or EmitSeven()}, judges, general))
         return made[-1]
 
     yield make
