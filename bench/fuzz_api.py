@@ -39,7 +39,7 @@ def start(model: str) -> tuple[subprocess.Popen[str], str]:
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
     assert process.stdout is not None and process.stderr is not None
     found = re.search(r"at http://(\S+)", process.stdout.readline())
-    if found is None or process.stderr.readline() != "ready\n":
+    if found is None or "ready\n" not in iter(process.stderr.readline, ""):
         raise SystemExit(f"the server does not start: {process.stderr.read()}")
     return process, found[1]
 

@@ -2,7 +2,8 @@
 
 Both serve the same Q8_0 file on the same threads to the same client. In each round each server answers 32 chats that
 begin together, about 256 tokens in and 128 out, greedy, streamed, no two prompts alike. Printed: tokens per second of
-all streams together, seconds to the first token, and between tokens; and the ratio of the medians.
+all streams together, seconds to the first token, and between tokens; and the ratio of the medians. A line to stderr
+says how each round went.
 
 The peer is the llama-server that `--llama-server` names, best built for this machine. Without it, llama-server out of
 the package `xllamacpp` where SMALLPRESS_PEERS has it (its wheel is for any x86 with AVX2, and so slower); else the
@@ -28,6 +29,8 @@ from serving.servers import Server, llama, smallpress
 
 THINGS = ("river", "lamp", "forest", "engine", "window", "garden", "paper", "violin", "harbour", "winter", "bridge")
 WORDS_IN = 205  # with the template about 256 tokens
+FASTEST = "-fa off"  # its flash attention halves its speed here
+WARM_OUT = 8  # tokens of each answer before the first round
 
 
 @dataclass
@@ -71,8 +74,9 @@ def main() -> None:
     parser.add_argument("--chats", type=int, default=32)
     parser.add_argument("--words", type=int, default=WORDS_IN)
     parser.add_argument("--out", type=int, default=128)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--llama-server", type=Path, help="a llama-server built for this machine")
+    parser.add_argument("--llama-options", default=FASTEST, help="of it")
     parser.add_argument("--alone", action="store_true", help="without the peer")
     asked = parser.parse_args()
     n_threads = int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
@@ -87,17 +91,21 @@ def main() -> None:
         servers = {"smallpress": stack.enter_context(smallpress(f"model={file}", *options))}
         if not asked.alone:
             python = peers_python() if asked.llama_server is None else Path()
-            peer = llama(python, asked.llama_server, file, asked.chats, context, n_threads)
+            more = asked.llama_options.split()
+            peer = llama(python, asked.llama_server, file, asked.chats, context, n_threads, more)
             servers["llama.cpp"] = stack.enter_context(peer)
         print(f"{asked.chats} chats, {asked.out} tokens out, {n_threads} threads, {asked.rounds} rounds in turns")
         rounds: dict[str, list[Round]] = {name: [] for name in servers}
         for turn in range(asked.rounds + 1):  # the first warms up
-            texts = [prompt(rng, asked.words) for _ in range(asked.chats)]
-            bodies = [chat_body([{"role": "user", "content": text}], asked.out) for text in texts]
+            n_chats, n_out = (asked.chats, asked.out) if turn else (2, WARM_OUT)
+            texts = [prompt(rng, asked.words) for _ in range(n_chats)]
+            bodies = [chat_body([{"role": "user", "content": text}], n_out) for text in texts]
             for name, server in servers.items():
                 measured = measure(server, bodies)
                 if turn:
                     rounds[name].append(measured)
+                    rate = f"{measured.tokens_per_second:.1f} tokens/s"
+                    print(f"round {turn} of {asked.rounds}, {name}: {rate}", file=sys.stderr, flush=True)
     print(f"{'':12}{'tokens/s':>10}{'first ms':>9}{'p95':>9}{'next ms':>9}{'p95':>9}")
     for name, measured_rounds in rounds.items():
         rate = median(one.tokens_per_second for one in measured_rounds)

@@ -23,10 +23,10 @@ def main() -> None:
     params.n_parallel, params.n_ctx, params.cont_batching = n_parallel, n_parallel * context, True
     params.n_threads_http = 2
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = n_threads
-    params.warmup = True
+    params.warmup, params.verbosity = True, 1  # of its log, what goes wrong
+    print(f"llama.cpp {xllamacpp.BUILD_INFO}, {xllamacpp.get_system_info()}", file=sys.stderr, flush=True)
     server = xllamacpp.Server(params)  # listens as long as it is held
     assert server
-    print(f"llama.cpp {xllamacpp.BUILD_INFO}, {xllamacpp.get_system_info()}", file=sys.stderr, flush=True)
     ended = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: ended.set())
     ended.wait()

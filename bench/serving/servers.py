@@ -48,13 +48,17 @@ def smallpress(model: str, *options: str) -> Iterator[Server]:
 
 
 @contextmanager
-def llama(python: Path, binary: Path | None, model: Path, n_parallel: int, context: int, n: int) -> Iterator[Server]:
-    """llama.cpp's server on `n` threads: the binary, else what the peers' interpreter has (llama_side.py)."""
+def llama(
+    python: Path, binary: Path | None, model: Path, n_parallel: int, context: int, n: int, options: list[str]
+) -> Iterator[Server]:
+    """llama.cpp's server on `n` threads: the binary with its `options`, else what the peers' interpreter has
+    (llama_side.py)."""
     if binary is None:
         script = Path(__file__).with_name("llama_side.py")
         words = [python, script, model, PORT, n_parallel, context, n]
     else:
-        words = [binary, "-m", model, "--port", PORT, "-np", n_parallel, "-c", n_parallel * context, "-t", n, "-tb", n]
+        size = ["-np", n_parallel, "-c", n_parallel * context, "-t", n, "-tb", n]
+        words = [binary, "-m", model, "--port", PORT, *size, *options]
     with _started([str(word) for word in words]) as server:
         yield server
 

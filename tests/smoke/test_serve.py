@@ -10,9 +10,12 @@ import threading
 import urllib.request
 from contextlib import contextmanager
 
+import numpy as np
 import pytest
 
 from smallpress.cli.main import run
+from smallpress.weights.adapter import save_adapter
+from smallpress.weights.load import open_model
 
 openai = pytest.importorskip("openai")
 pytest.importorskip("fastapi")
@@ -31,7 +34,10 @@ def served(*words, **environment):
     )
     try:
         url = re.search(r"at (http://\S+)", process.stdout.readline())[1]
-        assert process.stderr.readline() == "ready\n"
+        said = []
+        while (line := process.stderr.readline()) not in ("ready\n", ""):
+            said.append(line)
+        assert line == "ready\n" and said[0].startswith("plan: "), said
         yield url, process
     finally:
         if process.poll() is None:
@@ -45,8 +51,15 @@ def _hear_ctrl_c() -> None:
 
 
 @pytest.fixture(scope="module")
-def tiny(tiny_model):
-    with served(f"tiny={tiny_model}", "--parallel", "4") as (url, _):
+def tiny(tiny_model, tmp_path_factory):
+    """With an adapter over it, by the name of `turned`."""
+    draw, folder = np.random.default_rng(0), tmp_path_factory.mktemp("adapters") / "turned"
+    pairs = {
+        f"layers.1.mlp.{part}": (draw.normal(size=(2, n_in)).astype("f4"), draw.normal(size=(n_out, 2)).astype("f4"))
+        for part, n_in, n_out in (("up", 32, 48), ("down", 48, 32))
+    }
+    save_adapter(folder, pairs, open_model(tiny_model).config, "tiny", 4.0, True)
+    with served(f"tiny={tiny_model}", "--adapter", f"turned={folder}", "--parallel", "4") as (url, _):
         yield url
 
 
@@ -71,6 +84,17 @@ def test_the_same_seed_gives_the_same_answer_whole_and_streamed(client):
     assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == whole.choices[0].message.content
     assert chunks[-1].usage.completion_tokens == whole.usage.completion_tokens
     assert chunks[-1].usage.prompt_tokens == whole.usage.prompt_tokens
+
+
+def test_an_adapter_is_asked_by_its_name(tiny, client):
+    listed = json.loads(get(f"{tiny}/v1/models")[1])["data"]
+    assert [(model["id"], model["parent"]) for model in listed] == [("tiny", None), ("turned", "tiny")]
+
+    def ask(model):
+        done = client.chat.completions.create(model=model, messages=HELLO, max_tokens=12, temperature=0, logprobs=True)
+        return [(entry.token, round(entry.logprob, 3)) for entry in done.choices[0].logprobs.content]
+
+    assert ask("turned") == ask("turned") != ask("tiny") == ask("tiny")
 
 
 def test_a_longer_prompt_asked_again_is_found_in_the_cache(client):
@@ -161,10 +185,17 @@ def test_a_port_that_is_taken_is_one_line(tiny, tiny_model, capfd):
 
 
 def test_the_real_model_answers(smollm2):
-    question = [{"role": "user", "content": "What is the capital of France?"}]
+    question = [{"role": "user", "content": "Name the largest ocean on Earth."}]
     with (
         served(f"smollm2={smollm2}", "--dtype", "int8", "--context", "1024") as (url, _),
         openai.OpenAI(base_url=f"{url}/v1", api_key="none", timeout=120) as client,
     ):
         done = client.chat.completions.create(model="smollm2", messages=question, temperature=0, max_tokens=20)
-    assert "Paris" in done.choices[0].message.content and done.usage.prompt_tokens == 37
+    assert "Pacific" in done.choices[0].message.content and done.usage.prompt_tokens == 37
+
+
+def test_a_dry_run_says_what_it_takes_answers_itself_and_ends(tiny_model, capsys):
+    words = ["serve", str(tiny_model), "--port", "0", "--parallel", "2", "--rates", "machine_hour=0.5", "--dry-run"]
+    assert run(words) == 0
+    said = capsys.readouterr().err
+    assert said.startswith("plan: ") and "price of a million tokens out" in said and "peak memory" in said

@@ -12,6 +12,7 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
@@ -117,9 +118,9 @@ def remove_folder(path: str | Path) -> None:
         raise disk_error(error, f"removing {path}") from error
 
 
-def remove_leftovers(folder: str | Path) -> None:
-    """Clear what killed writers left in `folder`. Only for whoever alone writes there."""
-    for leftover in Path(folder).glob(".*.tmp-*"):
+def remove_leftovers(folder: str | Path, name: str = "*") -> None:
+    """Clear what killed writers of `name` left in `folder`. Only for whoever alone writes there."""
+    for leftover in Path(folder).glob(f".{name if name == '*' else escape(name)}.tmp-*"):
         if leftover.is_dir() and not leftover.is_symlink():
             shutil.rmtree(leftover, ignore_errors=True)
         else:

@@ -139,8 +139,13 @@ class Client:
             finally:
                 stop.set()
                 pool.shutdown(wait=False, cancel_futures=True)
+                hanging_up = True
+                while hanging_up:  # again: one may have opened its connection since
+                    for connection in connections:
+                        _hang_up(connection)
+                    hanging_up = bool(wait(running, timeout=0.1).not_done)
                 for connection in connections:
-                    _hang_up(connection)
+                    connection.close()
 
     def _ask(self, connection: http.client.HTTPConnection, body: bytes, stop: threading.Event) -> Reply:
         endpoint, sleep = self.endpoint, self._sleep or stop.wait
@@ -202,7 +207,6 @@ def _hang_up(connection: http.client.HTTPConnection) -> None:
     if (line := connection.sock) is not None:
         with suppress(OSError):
             line.shutdown(socket.SHUT_RDWR)
-        connection.close()
 
 
 def _message(data: bytes) -> str:

@@ -48,7 +48,7 @@ class RunFolder:
         """Start a run in a new or empty folder; keep the last `keep` checkpoints. Raises UserError if it is in use."""
         path = Path(path)
         record = {"verb": verb, "settings": dict(settings), "keep": keep, **_circumstances()}
-        data = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+        data = _as_json(record)
         try:
             path.mkdir(parents=True, exist_ok=True)
             remove_leftovers(path)
@@ -57,6 +57,12 @@ class RunFolder:
             raise disk_error(error, f"creating {path}") from error
         write_file(path / "run.json", data)
         return cls.open(path)
+
+    def renewed(self, settings: Mapping[str, Any]) -> "RunFolder":
+        """The same run under other settings; what they change must not have been done yet."""
+        record = dict(self.record) | {"settings": dict(settings)}
+        write_file(self.path / "run.json", _as_json(record))
+        return RunFolder(self.path, record, self.checkpoints.keep)
 
     @staticmethod
     def check_new(path: Path) -> None:
@@ -87,13 +93,22 @@ class RunFolder:
         return cls(path, record, keep)
 
     @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Hold the run for this process; a second one gets UserError. Makes its folders, clears what a kill left."""
+    def holding(self) -> Iterator[None]:
+        """Hold the run for this process; a second one gets UserError. Clears what a kill left in its folder."""
         with _locked(self.path):
+            try:
+                remove_leftovers(self.path)
+            except OSError as error:
+                raise disk_error(error, f"preparing {self.path}") from error
+            yield
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """As `holding`, with the folders of steps: makes them, clears what a kill left there."""
+        with self.holding():
             try:
                 for folder in (self.samples, self.checkpoints.path):
                     folder.mkdir(exist_ok=True)
-                for folder in (self.path, self.samples, self.checkpoints.path):
                     remove_leftovers(folder)
             except OSError as error:
                 raise disk_error(error, f"preparing {self.path}") from error
@@ -165,6 +180,10 @@ class Checkpoints:
         for checkpoint in self.all():
             if checkpoint.step > step:
                 remove_folder(checkpoint.path)
+
+
+def _as_json(record: Mapping[str, Any]) -> bytes:
+    return json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
 
 def _circumstances() -> dict[str, Any]:

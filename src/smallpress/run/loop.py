@@ -13,6 +13,8 @@ from smallpress.run.metrics import MetricsLog
 
 Measure = Callable[[], dict[str, float]]
 Say = Callable[[str], None]
+Told = Callable[[Any], Any]
+"""What the first of several processes says where each says something; JSON knows it."""
 
 
 class Pace(Protocol):
@@ -54,11 +56,22 @@ class Loop:
 
     `seconds` is what the run has taken by the end of its last step or measurement, all of it: writing too, but not
     what a kill made it do twice. A kind of run says in a subclass what it shows and warns of.
+
+    Of many processes with one run each goes its loop, the first in the run's folder, the others in scratch ones: they
+    do what the first says of checkpoints and of the time.
     """
 
-    def __init__(self, folder: RunFolder, trainer: Trainer, measure: Measure, used: float = 0.0, reserve: float = 0.0):
+    def __init__(
+        self,
+        folder: RunFolder,
+        trainer: Trainer,
+        measure: Measure,
+        used: float = 0.0,
+        reserve: float = 0.0,
+        told: Told = lambda value: value,
+    ):
         """`used` seconds went by before the first step, `reserve` are needed after the last; `minutes` holds both."""
-        self.folder, self.trainer, self.measure = folder, trainer, measure
+        self.folder, self.trainer, self.measure, self.told = folder, trainer, measure, told
         self.seconds, self.reserve = used, reserve
         self._began = time.perf_counter() - used
 
@@ -70,6 +83,9 @@ class Loop:
         """Sentences for the person about this step."""
         return []
 
+    def after_step(self, metrics: Mapping[str, float]) -> None:
+        """What a step calls for that needs the folder, before anything of it is measured or written."""
+
     def after_measuring(self) -> None:
         """Undo what a measurement leaves behind that a resumed run would not have."""
 
@@ -78,11 +94,11 @@ class Loop:
         with self.folder.writing(), MetricsLog(self.folder.metrics) as log:
             log.truncate_after(self._restore(say))
             self._forget_samples()
-            if self.trainer.n_done == 0 and not log.read():
+            if self.told(self.trainer.n_done == 0 and not log.read()):
                 log.write(0, self._measured() | {"minutes": self.seconds / 60})
             while not self.over:
                 on_step(*self._one(log, say))
-            if self.folder.checkpoints.path_of(self.trainer.n_done).is_dir():
+            if self.told(self.folder.checkpoints.path_of(self.trainer.n_done).is_dir()):
                 return
             self._save()
 
@@ -94,6 +110,7 @@ class Loop:
 
     def _one(self, log: MetricsLog, say: Say) -> tuple[int, dict[str, float]]:
         metrics, seen = self.trainer.step()
+        self.after_step(metrics)
         self._look_at_clock()
         step, settings = self.trainer.n_done, self.trainer.settings
         if step % settings.eval_every == 0 or self.over:
@@ -115,7 +132,7 @@ class Loop:
 
     def _look_at_clock(self) -> None:
         """Only here: `over` must not change between a step's decision to measure and the end of the step."""
-        self.seconds = time.perf_counter() - self._began
+        self.seconds = self.told(time.perf_counter() - self._began)
 
     def _save(self) -> None:
         step = self.trainer.n_done
@@ -125,14 +142,16 @@ class Loop:
     def _restore(self, say: Say) -> int:
         """Take up the newest whole checkpoint; its step, or -1 where there is none, so that all is done again."""
         newest = self.folder.checkpoints.newest(on_damage=say)
-        if newest is None:
+        path = self.told(None if newest is None else str(newest.path))
+        if path is None:
             return -1
-        state = self.trainer.load(newest.path, ["seconds"])
-        self.folder.checkpoints.forget_after(newest.step)  # damaged ones, whose names are needed again
+        state = self.trainer.load(Path(path), ["seconds"])
+        step = self.trainer.n_done
+        self.folder.checkpoints.forget_after(step)  # damaged ones, whose names are needed again
         self.seconds = state["seconds"]
         self._began = time.perf_counter() - self.seconds
-        say(f"going on from step {newest.step}")
-        return newest.step
+        say(f"going on from step {step}")
+        return step
 
     def _forget_samples(self) -> None:
         for file in self.folder.samples.iterdir():

@@ -59,6 +59,12 @@ CHARTS = (
         ("frac_reward_zero_std",),
         True,
     ),
+    Chart(
+        "Pairs",
+        "share in which the chosen answer scores higher than the rejected one",
+        ("eval/reward_accuracy", "reward_accuracy", "eval/longer_wins"),
+        True,
+    ),
     Chart("Length", "mean tokens of a completion", ("completions/mean_length",)),
     Chart("Cut off", "share of completions that reached the token limit", ("completions/clipped_ratio",), True),
     Chart("Entropy", "of the next token, in nats; a fall to zero means the policy stopped exploring", ("entropy",)),
@@ -71,6 +77,8 @@ CHARTS = (
     ),
     Chart("Gradient norm", "before clipping", ("grad_norm",)),
     Chart("Loss", "of the policy; its size says little, its jumps do", ("loss",), from_zero=False),
+    Chart("Bits a byte", "of held-out text, whatever the tokenizer", ("eval/bits_per_byte",), from_zero=False),
+    Chart("Busiest expert", "its load over the mean one, of the router where that is largest", ("load/max_over_mean",)),
     Chart("Learning rate", "", ("lr", "learning_rate"), smooth=False),
     Chart("Seconds a step", "by phase", ("seconds/*",), stacked=True),
 )

@@ -46,7 +46,7 @@ def find_runs(folder: Path) -> dict[str, Path]:
 def _run_folders(folder: Path, depth: int) -> Iterator[Path]:
     if (folder / "run.json").is_file():
         yield folder
-    elif depth and not folder.name.startswith("."):
+    if depth and not folder.name.startswith("."):
         for inner in sorted(folder.iterdir()):
             if inner.is_dir():
                 yield from _run_folders(inner, depth - 1)

@@ -54,12 +54,14 @@ def about_routes(models: Models) -> APIRouter:
 
 
 def _model(model: Hosted) -> dict[str, Any]:
-    """OpenAI's fields, vLLM's max_model_len, and whether it can be asked yet."""
+    """OpenAI's fields, vLLM's `root`, `parent` (of an adapter) and max_model_len, and whether it can be asked yet."""
     return {
         "id": model.name,
         "object": "model",
         "created": model.created,
         "owned_by": "smallpress",
+        "root": model.root or model.name,
+        "parent": model.parent.name if model.parent is not None else None,
         "max_model_len": model.capacity,
         "ready": model.worker is not None,
     }

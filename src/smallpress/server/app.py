@@ -41,7 +41,7 @@ def make_app(
 ) -> ASGIApp:
     """The ASGI application; `hosts` as for Gate. UserError: the folder of the accounts cannot be used."""
     ledger = None if accounts.state is None else Ledger(accounts.state)
-    meter = Meter(accounts.rates, accounts.by_model, ledger, models.busy_seconds)
+    meter = Meter(accounts.rates, accounts.by_model, ledger, models.busy_seconds, models.base_of())
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -69,11 +69,13 @@ def make_app(
 async def _load(models: Models, limits: Limits, loading: Loading) -> None:
     """One after the other, each in a thread, so that /health answers meanwhile."""
     for model in models:
+        if model.parent is not None:
+            continue
         try:
-            engine = await asyncio.to_thread(model.open)
+            engine = await asyncio.to_thread(model.load)
         except (UserError, MemoryError, OSError) as error:
             loading.fault = error
             loading.stop()
             return
-        model.start(engine, limits.live)
+        models.start(model, engine, limits.live)
     print("ready", file=sys.stderr, flush=True)

@@ -113,6 +113,7 @@ class Choice:
             request = Request(
                 ids, params, eos_ids, self._stopper, self._following,
                 owner=asker.name, priority=asker.priority, salt=asker.salt,
+                adapter=self.model.adapter,
             )  # fmt: skip
             self.stream = worker.submit(request, self.model.metrics.ended)
             try:

@@ -52,12 +52,15 @@ class Ledger:
             cause = f"{self.path} cannot be used: {one_line(str(error))}"
             raise UserError(cause, "give another --state folder, or move the file away") from error
 
-    def add(self, owner: str, model: str, counts: Sequence[int], busy_seconds: float) -> None:
-        """Requests, hit, miss, new and thinking tokens more, and so much more of the model's time: both or neither."""
+    def add(self, owner: str, model: str, counts: Sequence[int], busy_seconds: float, base: str | None = None) -> None:
+        """Requests, hit, miss, new and thinking tokens more, and so much more of the model's time: both or neither.
+
+        The time of an adapter's engine is its `base`'s.
+        """
         try:
             with self._file:
                 self._file.execute(ADD, [owner, model, *counts])
-                self._file.execute(ADD_BUSY, [model, busy_seconds])
+                self._file.execute(ADD_BUSY, [base or model, busy_seconds])
         except sqlite3.Error as error:
             print(f"smallpress: {self.path} has not taken a charge of {owner}: {error}", file=sys.stderr, flush=True)
 

@@ -19,6 +19,9 @@ from smallpress.server.meter import Accounts
 BACKLOG = 2048
 NOTHING = Accounts()
 HEAD_BYTES = 64 << 10
+SWITCH_SECONDS = 0.0005
+"""How long the engine's thread waits, at most, for the event loop to let it go on. With Python's own 5 ms a step of 32
+streams takes a tenth longer."""
 
 
 def is_loopback(address: str) -> bool:
@@ -99,6 +102,7 @@ def serve(
 ) -> None:
     """Answer until SIGINT or SIGTERM; then what streams is given `drain_seconds` to end. UserError: a model is bad."""
     _allow_many_connections(limits.connections)
+    sys.setswitchinterval(SWITCH_SECONDS)
     server, loading = make_server(models, keys, limits, hosts, drain_seconds, accounts)
     announce(sock, f"serving {', '.join(model.name for model in models)}")
     server.run([sock])

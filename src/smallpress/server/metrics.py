@@ -86,7 +86,7 @@ def prometheus(models: Iterable["Hosted"]) -> str:
     def family(name: str, kind: str, help: str, samples: Iterable[str]) -> None:
         lines.extend((f"# HELP {PREFIX}{name} {help}", f"# TYPE {PREFIX}{name} {kind}", *samples))
 
-    stats = [(model.engine.stats(), label) for model, label in loaded if model.engine is not None]
+    stats = [(m.engine.stats(), label) for m, label in loaded if m.engine is not None and m.parent is None]
     for name, kind, help, values in (
         ("num_requests_running", "gauge", "In the batch.", [s.n_running for s, _ in stats]),
         ("num_requests_waiting", "gauge", "In line.", [s.n_waiting for s, _ in stats]),

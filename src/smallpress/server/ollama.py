@@ -230,6 +230,8 @@ def _loaded(model: Hosted, kind: str) -> dict[str, Any]:
 
 def _tag(model: Hosted) -> dict[str, Any]:
     details = {"format": str(model.about.get("format", "")), "family": str(model.about.get("family", ""))}
+    if model.parent is not None:
+        details["parent_model"] = model.parent.name
     modified = datetime.fromtimestamp(model.created, UTC).isoformat()
     return {"name": model.name, "model": model.name, "modified_at": modified, "size": model.about.get("bytes", 0),
             "digest": "", "details": details}  # fmt: skip

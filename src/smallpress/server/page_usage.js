@@ -16,11 +16,12 @@ function show() {
 }
 
 function showRows() {
-  const names = ["keyName", "model", "requests", "hit", "miss", "completion", "reasoning", "cost"];
+  const names = ["keyName", "model", "requests", "hit", "miss", "completion", "reasoning", "energy", "cost"];
   const head = make("thead", {}, make("tr", {}, ...names.map((name) => make("th", { scope: "col" }, word(name)))));
-  const rows = report.rows.map(({ key, model, tokens, cost }) =>
+  const rows = report.rows.map(({ key, model, tokens, kwh, cost }) =>
     make("tr", {}, make("td", {}, key), make("td", {}, model), make("td", {}, count(tokens.requests)),
-      ...COUNTS.map((name) => make("td", {}, count(tokens[name]))), make("td", {}, money(cost, report.rates.currency))));
+      ...COUNTS.map((name) => make("td", {}, count(tokens[name]))),
+      make("td", {}, kwh.toPrecision(3)), make("td", {}, money(cost, report.rates.currency))));
   if (!rows.length) rows.push(make("tr", {}, make("td", { colspan: names.length, class: "soft" }, word("noUse"))));
   byId("rows").replaceChildren(head, make("tbody", {}, ...rows));
 }

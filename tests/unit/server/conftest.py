@@ -20,6 +20,7 @@ from smallpress.server.hosted import Hosted, Models
 from smallpress.server.limits import Limits
 from smallpress.server.listen import NOTHING, bound_socket, make_server
 from smallpress.tokenizer.tokenizer import Tokenizer
+from smallpress.weights.adapter import Adapter
 
 EOS = 1
 CAPACITY = 4096
@@ -41,6 +42,7 @@ class ScriptedEngine:
     def __init__(self, answer: Callable[[str], str], tokenizer: Tokenizer):
         self.answer, self.tokenizer = answer, tokenizer
         self.requests: list[Request] = []
+        self.adapters: list[Adapter] = []
         self.live: dict[int, Live] = {}
         self.fault: BaseException | None = None
         self.may_step = threading.Event()
@@ -91,6 +93,10 @@ class ScriptedEngine:
     def save(self) -> bool:
         return False
 
+    def add_adapter(self, adapter: Adapter) -> int:
+        self.adapters.append(adapter)
+        return len(self.adapters)
+
     def stats(self) -> Stats:
         return Stats(1, 2, 3, 4, 0, 0, 0, 0.5, len(self.live), 0, len(self.live), 10)
 
@@ -128,6 +134,7 @@ def start(byte_tokenizer, chatml):
         names=("tiny",),
         accounts=NOTHING,
         engine=None,
+        adapters=(),
     ) -> Served:
         tokenizer = byte_tokenizer(template)
         scripted = {name: ScriptedEngine(answer if callable(answer) else lambda _: answer, tokenizer) for name in names}
@@ -140,7 +147,9 @@ def start(byte_tokenizer, chatml):
                 assert slow.wait(30)
             return engines[name]
 
-        models = Models([Hosted(name, tokenizer, params, CAPACITY, partial(load, name), form=form) for name in names])
+        hosted = [Hosted(name, tokenizer, params, CAPACITY, partial(load, name), form=form) for name in names]
+        hosted += [hosted[0].adapted(name, f"runs/{name}", Adapter({}, {})) for name in adapters]
+        models = Models(hosted)
         sock = bound_socket("127.0.0.1", 0, Keys(keys))
         server, _ = make_server(models, Keys(keys), limits or Limits(), LOOPBACK, 2, accounts)
         thread = threading.Thread(target=server.run, args=([sock],))

@@ -36,11 +36,13 @@ def test_a_price_by_the_token_knows_hit_miss_and_out():
 
 def test_a_price_by_the_hour_is_shared_by_what_was_computed():
     """Half an hour at 2: me has 300 of 900 computed tokens, you the other 600. 700 new tokens in 1800 s."""
-    report = used(Rates(machine_hour=2.0)).report({"tiny": 1800.0})
+    report = used(Rates(machine_hour=2.0, watts=60)).report({"tiny": 1800.0})
     assert [row["cost"] for row in report["rows"]] == pytest.approx([1 / 3, 2 / 3])
+    assert [row["kwh"] for row in report["rows"]] == pytest.approx([0.01, 0.02])  # 60 W for half an hour
     assert report["models"]["tiny"]["completion_tokens_per_second"] == round(700 / 1800, 2)
     expected = 1e6 / (700 / 1800) / 3600 * 2.0
     assert report["models"]["tiny"]["machine_cost_per_million_completion_tokens"] == pytest.approx(expected)
+    assert report["models"]["tiny"]["kwh_per_million_completion_tokens"] == pytest.approx(expected / 2.0 * 0.06)
 
 
 def test_a_key_sees_its_own_rows_and_admin_all(start):
@@ -124,6 +126,8 @@ def test_the_rate_card_is_read_from_the_command_line():
     assert accounts.rates == Rates(currency="EUR", hit=1) and accounts.by_model == {
         "org/a:b": Rates(currency="EUR", out=2)
     }
-    for words in (["c:out=1"], ["org/a:b:currency=EUR"], ["org/a:b:in=1"]):
+    assert read_accounts([], ["a"], None, watts=28.0).rates.watts == 28.0
+    assert read_accounts(["watts=5", "a:out=1"], ["a"], None, watts=28.0).by_model["a"].watts == 5.0
+    for words in (["c:out=1"], ["org/a:b:currency=EUR"], ["org/a:b:watts=5"], ["org/a:b:in=1"]):
         with pytest.raises(UserError):
             read_accounts(words, ["org/a:b"], None)
