@@ -4,7 +4,8 @@ Every run is a process of its own, so that the most memory it ever held is its o
 engine at various numbers of sequences and in various number formats, and GRPO steps of various sizes, dtypes and
 optimizers, of SmolLM2-135M and of a model of random weights. The machine is measured first (`--probe`: again). Every
 answer has its full length and every group is trained on, so that plan and run do the same work. A ratio is the plan
-over what was measured.
+over what was measured. With OMP_NUM_THREADS=1 both count the processor's own seconds, which is how to compare them on a
+machine that others use too; and so is --turns where the machine's own speed changes from minute to minute.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from smallpress.planner.measure import clock
 from smallpress.run.machine import peak_resident
 
 SMALL = "dim=320,layers=12,inter=896,heads=5,kv_heads=5,head_dim=64,vocab=16384"
@@ -65,6 +67,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--probe", action="store_true", help="measure the machine again first")
+    parser.add_argument(
+        "--turns", action="store_true", help="measure it before and after every run; the plan is between"
+    )
     parser.add_argument("--only", default="", help="runs whose name holds this")
     parser.add_argument("--side", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -73,17 +78,22 @@ def main() -> None:
         return
     from smallpress.planner.probe import this_place
 
+    chosen = [(i, run) for i, run in enumerate(RUNS) if options.only in run.name]
+    learning = any(run.kind == "grpo" for _, run in chosen)
     began = time.perf_counter()
-    place = this_place(options.probe)
+    place = this_place(options.probe or options.turns, learning)
     print(f"machine: {place.machine.title}, probe ready after {time.perf_counter() - began:.1f} s", file=sys.stderr)
     found = []
-    for i, run in enumerate(RUNS):
-        if options.only not in run.name:
-            continue
+    for i, run in chosen:
         command = [sys.executable, __file__, "--side", str(i)]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         measured = json.loads(done.stdout.splitlines()[-1])
-        foreseen = _foreseen(run, place, measured.pop("n_prompt", run.n_prompt), measured.pop("n_shared", 0))
+        asked = measured.pop("n_prompt", run.n_prompt), measured.pop("n_shared", 0)
+        foreseen = _foreseen(run, place, *asked)
+        if options.turns:
+            place = this_place(True, learning)
+            after = _foreseen(run, place, *asked)
+            foreseen = {key: (foreseen[key] + after[key]) / 2 for key in foreseen}
         found.append({"run": run.name, "measured": measured, "plan": {key: foreseen[key] for key in measured}})
         _tell(found[-1])
     report = {"date": datetime.now(UTC).isoformat(timespec="minutes"), "machine": platform.processor(), "runs": found}
@@ -133,6 +143,7 @@ def _foreseen(run: Run, place: Any, n_prompt: float, n_shared: float) -> dict[st
 
 
 def _side(run: Run) -> dict[str, float]:
+    time.perf_counter = clock()
     found = _generate(run) if run.kind == "generate" else _grpo(run)
     return found | {"peak memory": peak_resident()}
 
@@ -146,8 +157,8 @@ def _generate(run: Run) -> dict[str, float]:
     from smallpress.engine.native_runner import NativeRunner
     from smallpress.engine.request import Request, SamplingParams
     from smallpress.model.shapes import tensor_shapes
+    from smallpress.planner.measure import drawn
     from smallpress.planner.model import from_numbers
-    from smallpress.planner.probe import drawn
 
     n_pages = run.n_running * -(-(run.n_prompt + run.n_new) // PAGE_SIZE) + run.n_running
     if run.model == MODEL:

@@ -80,3 +80,45 @@ def test_the_catalogue_is_shown_with_its_sources(capsys):
     assert run(["plan", "--list"]) == 0
     out = capsys.readouterr().out
     assert "h800" in out and "arXiv 2412.19437" in out and "deepseek-v3" in out
+
+
+V3_IN_SMALL = """
+tokens = 4e6
+seq_len = 512
+batch_tokens = 8192
+arithmetic = "float32"
+[shape]
+family = "deepseek_v3"
+vocab_size = 4096
+dim = 192
+n_layers = 4
+max_seq_len = 512
+mtp = { n_modules = 1 }
+[shape.attention]
+kind = "mla"
+n_heads = 4
+kv_lora_rank = 64
+qk_nope_head_dim = 32
+qk_rope_head_dim = 16
+v_head_dim = 32
+[shape.ffn]
+kind = "moe"
+n_routed_experts = 16
+n_active_experts = 2
+moe_inter_dim = 128
+dense_layers = [0]
+dense = { inter_dim = 384 }
+"""
+
+
+def test_a_recipe_with_the_shape_of_a_sparse_model_is_planned_from_it(tmp_path, capsys):
+    recipe = tmp_path / "pretrain.toml"
+    recipe.write_text(V3_IN_SMALL)
+    assert run(["plan", "pretrain", str(recipe), "--machine", "pi-5", "--json"]) == 0
+    with_mtp = json.loads(capsys.readouterr().out)
+    recipe.write_text(V3_IN_SMALL.replace("mtp = { n_modules = 1 }", ""))
+    assert run(["plan", "pretrain", str(recipe), "--machine", "pi-5", "--json"]) == 0
+    without = json.loads(capsys.readouterr().out)
+    assert with_mtp["fits"] and with_mtp["figures"]["steps"] == 4e6 / 8192
+    assert 1.2 < with_mtp["seconds"] / without["seconds"] < 1.6  # a layer of five, and the head once more
+    assert with_mtp["figures"]["weights trained"] > without["figures"]["weights trained"]

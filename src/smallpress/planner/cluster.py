@@ -18,7 +18,7 @@ from smallpress.planner.plan import Phase, Plan
 from smallpress.planner.rates import BUBBLE, LINK, MEMORY, Cost, Rates, times
 from smallpress.planner.remedies import SPARE, three
 from smallpress.planner.schedules import SCHEDULES, TWO_WAYS, Lasts, Timeline, timeline
-from smallpress.planner.work import Learning
+from smallpress.planner.work import Learning, with_mtp
 from smallpress.run.errors import UserError
 from smallpress.run.settings import Settings, settings_from
 
@@ -30,15 +30,17 @@ MOST_SIMULATED = 64
 
 class Layout(Settings):
     """How `chips` share the work: `pipeline` stages, each matrix in `tensor` slices, experts over `experts` chips, the
-    rest copies. `shard`: states are spread over the copies, "states" (ZeRO-1) or "all" (weights too, gathered for each
-    pass). `overlap`: all-to-all runs beside arithmetic. `sync_every` steps between exchanges of copies, in `sync_bits`.
-    `recompute`: norms, activations and what is made from latents are computed again."""
+    rest copies. `chunks`: thin stages a chip holds under the interleaved schedule. `shard`: states are spread over the
+    copies, "states" (ZeRO-1) or "all" (weights too, gathered for each pass). `overlap`: all-to-all runs beside
+    arithmetic. `sync_every` steps between exchanges of copies, in `sync_bits`. `recompute`: norms, activations and what
+    is made from latents are computed again."""
 
     chips: int
     pipeline: int = 1
     tensor: int = 1
     experts: int = 1
     schedule: str = "1f1b"
+    chunks: int = 1
     shard: str = "states"
     overlap: bool = False
     sync_every: int = 1
@@ -56,11 +58,13 @@ def layout_from(words: str, config: ModelConfig, chips: int) -> Layout:
     layout = settings_from(Layout, pairs | {"chips": chips}, "--layout")
     if layout.schedule not in SCHEDULES:
         raise UserError(f"there is no schedule {layout.schedule!r}", f"choose one of {', '.join(SCHEDULES)}")
-    for name in ("pipeline", "tensor", "experts", "sync_every", "sync_bits"):
+    for name in ("pipeline", "tensor", "experts", "chunks", "sync_every", "sync_bits"):
         if getattr(layout, name) < 1:
             raise UserError(f"{name} is {getattr(layout, name)}", "give at least 1")
     if chips % (layout.pipeline * layout.tensor):
         raise UserError(f"{chips} chips are no multiple of pipeline x tensor", "choose other numbers")
+    if (layout.chunks > 1) != (layout.schedule == "interleaved"):
+        raise UserError(f"{layout.chunks} chunks with {layout.schedule}", "give schedule=interleaved,chunks=2 or more")
     if layout.pipeline > config.n_layers:
         raise UserError(f"{layout.pipeline} stages for {config.n_layers} layers", "give at most one a layer")
     if layout.copies % layout.experts:
@@ -182,8 +186,8 @@ def step_cost(
         experts -= hidden
     busy = sum(arithmetic.values()) + experts + slices
     lasts = Lasts(busy / 3, busy / 3, busy / 3, send=tokens * config.dim * 2 / (machine.network * 1e9 * share))
-    n_drawn = min(n_micro, max(MOST_SIMULATED, 2 * layout.pipeline))
-    drawn = timeline(layout.schedule, layout.pipeline, n_drawn, _each_way(lasts, layout))
+    n_drawn = min(n_micro, max(MOST_SIMULATED // layout.pipeline, 2) * layout.pipeline)
+    drawn = timeline(layout.schedule, layout.pipeline, n_drawn, _each_way(lasts, layout), layout.chunks)
     exchange = sent.exchange / (machine.network * 1e9 * share)
     if layout.shard == "all":
         exchange *= 1.5  # weights are gathered for both passes
@@ -198,19 +202,6 @@ def step_cost(
     return drawn, cost
 
 
-def with_mtp(config: ModelConfig, at_work: Learning, n_tokens: int, seq_len: int) -> Cost:
-    """A micro-batch forward and backward; every module of multi-token prediction is a layer, a projection of two
-    widths into one, and the head once more."""
-    n_sequences = n_tokens / seq_len
-    cost = at_work.tokens(n_tokens, n_tokens, n_sequences)
-    if config.mtp is None:
-        return cost
-    extra = config.mtp.n_modules / config.n_layers
-    with_heads = at_work.tokens(n_tokens, n_tokens * (1 + config.mtp.n_modules), n_sequences)
-    layers = at_work.tokens(n_tokens, 0, n_sequences)
-    return {cause: with_heads.get(cause, 0.0) + extra * layers.get(cause, 0.0) for cause in with_heads}
-
-
 def micro_batches(asked: Learned, layout: Layout) -> int:
     """Of each pipeline in a step."""
     n = max(1, round(asked.batch_tokens / layout.copies / asked.at_once))
@@ -218,14 +209,16 @@ def micro_batches(asked: Learned, layout: Layout) -> int:
         least = 2 * layout.pipeline * layout.copies * asked.at_once
         what = f"{layout.schedule} has {n} micro-batches for {layout.pipeline} stages"
         raise UserError(what, f"give at least {least:.3g} tokens a step, or another schedule")
+    if layout.schedule == "interleaved" and n % layout.pipeline:
+        what = f"{n} micro-batches are no multiple of {layout.pipeline} stages"
+        raise UserError(what, "give other tokens a step, or schedule=1f1b")
     return n
 
 
 def _each_way(lasts: Lasts, layout: Layout) -> Lasts:
-    """With two stages a rank, as DualPipeV has, each is half as long."""
-    if layout.schedule != "dualpipev":
-        return lasts
-    return replace(lasts, forward=lasts.forward / 2, inputs=lasts.inputs / 2, weights=lasts.weights / 2)
+    """With several stages a rank each takes its part of the time."""
+    n = 2 if layout.schedule == "dualpipev" else layout.chunks
+    return replace(lasts, forward=lasts.forward / n, inputs=lasts.inputs / n, weights=lasts.weights / n)
 
 
 def cluster_memory(config: ModelConfig, asked: Learned, layout: Layout, program: float) -> Parts:
@@ -234,7 +227,9 @@ def cluster_memory(config: ModelConfig, asked: Learned, layout: Layout, program:
     held = chip_parameters(config, layout) * (2 if layout.schedule == "dualpipe" else 1)
     spread = layout.copies if layout.shard in ("states", "all") else 1
     gathered = layout.copies if layout.shard == "all" else 1
-    in_flight = {"1f1b": layout.pipeline, "zerobubble": layout.pipeline}.get(layout.schedule, layout.pipeline + 1)
+    in_flight = float(layout.pipeline if layout.schedule in ("1f1b", "zerobubble") else layout.pipeline + 1)
+    if layout.schedule == "interleaved":
+        in_flight = layout.pipeline + (layout.pipeline - 1) / layout.chunks
     layers = config.n_layers / layout.pipeline
     each = sum(kept_values(config, layer, layout) for layer in range(config.n_layers)) / config.n_layers
     width = WIDTH[asked.dtype]

@@ -6,17 +6,17 @@ experts' chips and back, in every layer. Two halves of the sequences take turns,
 
 from dataclasses import dataclass, replace
 
-from smallpress.model.config import ModelConfig, MoE
+from smallpress.model.config import MLA, ModelConfig, MoE
 from smallpress.model.sizes import cache_bytes, multiply_adds, parameters
-from smallpress.planner.cluster import boxes_met, routed_parameters
+from smallpress.planner.cluster import COMMUNICATING, boxes_met, routed_parameters
 from smallpress.planner.machine import SHARES, Machine
 from smallpress.planner.model import Planned
 from smallpress.planner.place import Place
 from smallpress.planner.plan import Phase, Plan
-from smallpress.planner.rates import ARITHMETIC, BITS, LINK, MEMORY, Cost, plus, times
+from smallpress.planner.rates import ARITHMETIC, BITS, LINK, MEMORY, Cost, Roofline, plus, times
 from smallpress.planner.remedies import SPARE, largest, three
 from smallpress.planner.serving import Serving
-from smallpress.planner.work import prompt_flops
+from smallpress.planner.work import prompt_flops, values_between
 
 HOP = 50e-6
 """Seconds from a chip to all others of the fleet and nothing else, software included: what DeepEP's low-delay kernels
@@ -60,19 +60,37 @@ class Fleet:
         cost: Cost = {MEMORY: 0.0, ARITHMETIC: 0.0}
         for multiplying, waiting in ((products, reading), (attention, caches)):
             cost[MEMORY if waiting > multiplying else ARITHMETIC] += max(multiplying, waiting)
+        cost = plus(cost, self._between(n_rows))
         return cost, self._sent(n_rows, by_box=False) + 2 * self._sparse_layers() * HOP
 
     def prefill(self, n_tokens: float, n_prompt: float, n_cached: float = 0.0) -> Cost:
-        """Prompts of `n_prompt` tokens, `n_cached` of each known before; `n_tokens` computed on a chip."""
+        """Prompts of `n_prompt` tokens, `n_cached` of each known before; `n_tokens` computed on a chip. Two halves take
+        turns, so that what is sent beyond a box hides behind arithmetic, at the price of the units that send it."""
         config, machine, shares = self.config, self.machine, SHARES[self.machine.kind]
         fresh = n_prompt - n_cached
         products = 2 * n_tokens * multiply_adds(config, 0) / (machine.peak("fp8") * shares.prompt)
         attention = prompt_flops(config, fresh, n_cached) - 2 * fresh * multiply_adds(config, 0)
         attending = n_tokens / fresh * attention / (machine.peak("bfloat16") * shares.attention)
+        expanding = n_tokens / fresh * n_cached * self._expanded()
+        expanding = 2 * expanding / (machine.peak("fp8") * shares.prompt)
+        computing = plus({ARITHMETIC: products + attending + expanding}, self._between(n_tokens))
         sending = self._sent(n_tokens, by_box=True)
-        if sending > products + attending:
-            return {LINK: sending}
-        return {ARITHMETIC: products + attending}
+        if sending:
+            computing = times(1 / (1 - COMMUNICATING), computing)
+        return {LINK: sending} if sending > sum(computing.values()) else computing
+
+    def _between(self, n_rows: float) -> Cost:
+        """Norms, activations and the routing of so many tokens, and the starting of layers."""
+        n_values = n_rows * values_between(self.config)
+        return Roofline(self.machine).step_overhead(self.config.n_layers, n_rows, self.config.vocab_size, n_values)
+
+    def _expanded(self) -> float:
+        """Multiply-adds that make keys and values of a cached latent."""
+        attention = self.config.attention
+        if not isinstance(attention, MLA):
+            return 0.0
+        each = attention.n_heads * (attention.qk_nope_head_dim + attention.v_head_dim)
+        return float(self.config.n_layers * attention.kv_lora_rank * each)
 
     def _sparse_layers(self) -> int:
         ffn = self.config.ffn

@@ -3,17 +3,15 @@
 from dataclasses import dataclass, replace
 
 from smallpress.model.sizes import multiply_adds, parameters
-from smallpress.planner.lengths import Lengths, spread_out
+from smallpress.planner.lengths import Lengths
 from smallpress.planner.memory import ALLOCATOR, WORD, Parts, at_fullest, generation_parts, stored_bytes, training_parts
 from smallpress.planner.model import Planned
 from smallpress.planner.place import Place
-from smallpress.planner.plan import Phase, Plan
+from smallpress.planner.plan import FILE, Phase, Plan, needed
 from smallpress.planner.rates import Cost, plus, times
 from smallpress.planner.remedies import SPARE, largest, three
 from smallpress.planner.work import Generating, Learning, prompt_flops
 
-MEAN_SHARE = 0.6
-"""Of the longest answer allowed, the mean one, where nothing better is known."""
 CHECKING = 2e-4
 """Seconds to decode one answer and check it."""
 
@@ -41,6 +39,7 @@ class Rehearsed:
     with_reference: bool = False
     taught: float = 1.0
     most_running: int = 256
+    judge_bytes: float = 0.0  # of reward models that judge, held all the time
 
     @property
     def n_rollouts(self) -> int:
@@ -54,10 +53,6 @@ class Rehearsed:
         return n_groups * (
             self.n_prompt - self.n_shared
         ) + self.n_shared + predicted - n_groups * self.train_on, predicted
-
-
-def answer_lengths(max_tokens: int, mean: float | None = None) -> Lengths:
-    return spread_out(mean or MEAN_SHARE * max_tokens, max_tokens)
 
 
 def plan_grpo(planned: Planned, place: Place, asked: Rehearsed) -> Plan:
@@ -96,7 +91,7 @@ def plan_grpo(planned: Planned, place: Place, asked: Rehearsed) -> Plan:
             "rollout tokens a second": new / of_rollout,
             "steps": asked.steps,
         },
-        remedies=() if sum(memory.values()) <= room else _remedies(planned, place, asked, room),
+        remedies=() if needed(memory) <= room else _remedies(planned, place, asked, room),
     )
 
 
@@ -114,7 +109,7 @@ def _update(planned: Planned, place: Place, asked: Rehearsed) -> Cost:
     return plus(
         once,
         times(frozen / 3, once),
-        times(asked.updates_per_rollout, at_work.update(asked.optimizer)),
+        times(asked.updates_per_rollout, at_work.update(asked.optimizer, parameters(config).total)),
         place.rates.hand_over(parameters(config).total, asked.rollout_format),
     )
 
@@ -127,6 +122,7 @@ def grpo_memory(planned: Planned, place: Place, asked: Rehearsed) -> Parts:
     parts = at_fullest(training_parts(config, n_at_once, asked.dtype, asked.optimizer), n_micro_batches)
     width = 2 if asked.dtype == "bfloat16" else 4
     held: Parts = {"reference model": float(width * parameters(config).total)} if asked.with_reference else {}
+    held |= {"judges": asked.judge_bytes} if asked.judge_bytes else {}
     held |= {"engine's weights": stored_bytes(config, asked.rollout_format, place.is_here)}
     n_running = min(asked.n_rollouts, asked.most_running)
     tokens = asked.prompts_per_step * asked.n_prompt + n_running * asked.lengths.longest
@@ -138,12 +134,12 @@ def grpo_memory(planned: Planned, place: Place, asked: Rehearsed) -> Parts:
     slack = ALLOCATOR * sum(whole.values()) if place.is_here else 0.0
     mapped = float(planned.file_bytes) if place.is_here else 0.0
     tokenizer = float(WORD * config.vocab_size)
-    return {"program": place.program[True], "file": mapped, "tokenizer": tokenizer} | whole | {"allocator": slack}
+    return {"program": place.program[True], FILE: mapped, "tokenizer": tokenizer} | whole | {"allocator": slack}
 
 
 def _remedies(planned: Planned, place: Place, asked: Rehearsed, room: float) -> tuple[str, ...]:
     def fits(change: Rehearsed, of: Planned = planned) -> bool:
-        return sum(grpo_memory(of, place, change).values()) <= room
+        return needed(grpo_memory(of, place, change)) <= room
 
     found = []
     if asked.optimizer != "adamw8" and fits(replace(asked, optimizer="adamw8")):
@@ -155,5 +151,5 @@ def _remedies(planned: Planned, place: Place, asked: Rehearsed, room: float) -> 
     lean = replace(asked, optimizer="adamw8", dtype="bfloat16", micro_batch_tokens=256, with_reference=False)
     if not found and fits(lean):
         found.append("--set optimizer=adamw8 --set dtype=bfloat16 --set micro_batch_tokens=256 --set beta=0 together")
-    needed = sum(grpo_memory(planned, place, asked).values())
-    return three(found, needed, planned.config, place.machine.kind, lambda config: fits(asked, Planned("", config, {})))
+    most = needed(grpo_memory(planned, place, asked))
+    return three(found, most, planned.config, place.machine.kind, lambda config: fits(asked, Planned("", config, {})))

@@ -57,3 +57,11 @@ def spread_out(mean: float, most: float, spread: float = 0.6) -> Lengths:
     middle = log(mean) - sigma**2 / 2
     normal = NormalDist(middle, sigma)
     return Lengths(tuple(min(float(most), max(1.0, exp(normal.inv_cdf((i + 0.5) / N)))) for i in range(N)))
+
+
+MEAN_SHARE = 0.6
+"""Of the longest answer allowed, the mean one, where nothing better is known."""
+
+
+def answer_lengths(max_tokens: int, mean: float | None = None) -> Lengths:
+    return spread_out(mean or MEAN_SHARE * max_tokens, max_tokens)

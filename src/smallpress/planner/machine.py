@@ -16,6 +16,7 @@ from smallpress.run.home import store_dir
 from smallpress.run.settings import Settings, nearest, read_toml, settings_from
 
 Precision = Literal["fp8", "int8", "bfloat16", "float32"]
+Figure = Literal["memory", "bandwidth", "peaks", "link", "network", "watts", "price"]
 Kind = Literal["datacentre", "graphics", "unified", "processor"]
 
 OWN = "machines.toml"
@@ -28,7 +29,9 @@ class Machine(Settings):
 
     memory in GB (of 10^9 bytes); bandwidth in GB/s; peaks in 10^12 operations a second without sparsity, a multiply-add
     being two; `link` and `network` in GB/s that one chip sends, to others in its box and beyond it; watts of the chip
-    with its share of the box; price in dollars an hour. `source` says where the figures are from.
+    with its share of the box; price in dollars an hour. `reads`: GB/s that a memory test was seen to read, where one
+    is published; 0: the share of the bandwidth that its class reaches. `source` says where the figures are from,
+    `unconfirmed` names those for which no document was at hand.
     """
 
     title: str
@@ -42,6 +45,8 @@ class Machine(Settings):
     watts: float = Field(gt=0)
     price: float = Field(default=0.0, ge=0)
     source: str
+    reads: float = Field(default=0.0, ge=0)
+    unconfirmed: tuple[Figure, ...] = ()
 
     def peak(self, precision: str) -> float:
         """Operations a second. A format that the chip has no units for is multiplied in the next wider it has.

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from smallpress.model.config import GQA, Dense, ModelConfig, MoE
 from smallpress.model.shapes import tensor_shapes
-from smallpress.model.sizes import cache_bytes, parameters
+from smallpress.model.sizes import cache_bits, cache_bytes, parameters
 from smallpress.planner.rates import BITS
 
 Parts = dict[str, float]
@@ -21,6 +21,7 @@ WIDTH = {"fp8": 1, "bfloat16": 2, "float32": 4}
 KEPT_HEAD_ROWS, LOGIT_ROWS = 512, 64
 """Rows whose gradients, and whose logits, stand at once in model/token_logprobs.py."""
 
+CACHE = "KV cache"
 ALLOCATOR = 0.06
 """Of what comes and goes during training, what the system's allocator holds besides."""
 
@@ -60,10 +61,14 @@ def stored_bytes(config: ModelConfig, format: str, is_here: bool) -> float:
     return sizes.total * BITS[format] / 8
 
 
-def generation_parts(config: ModelConfig, format: str, n_tokens: float, n_rows: float, n_logit_rows: float) -> Parts:
-    """`n_tokens` held in the cache by all sequences together, `n_rows` the most rows of a step."""
+def generation_parts(
+    config: ModelConfig, format: str, n_tokens: float, n_rows: float, n_logit_rows: float, cache: str = "bfloat16"
+) -> Parts:
+    """`n_tokens` held in the cache by all sequences together, in the format `cache` unless all is in float32; `n_rows`
+    the most rows of a step."""
+    bits = cache_bits(config, "float32" if format == "float32" else cache)
     return {
-        "KV cache": float(cache_bytes(config, math.ceil(n_tokens), 32 if format == "float32" else 16)),
+        CACHE: float(cache_bytes(config, math.ceil(n_tokens), bits)),
         "activations": n_rows * step_bytes(config),
         "logits": 4.0 * n_logit_rows * config.vocab_size,
     }

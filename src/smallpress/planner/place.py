@@ -14,7 +14,8 @@ PROGRAM = {False: 0.10e9, True: 0.32e9}
 @dataclass(frozen=True, slots=True)
 class Place:
     """`program`: bytes that the process holds before it opens a model, without and with torch. `is_here`: this machine,
-    where our own core runs and files are mapped. `is_rough`: its speed was never measured."""
+    where our own core runs and files are mapped. `is_rough`: its speed was never measured; `is_busy`: it was, while
+    somebody else was at work."""
 
     machine: Machine
     rates: Rates
@@ -22,6 +23,7 @@ class Place:
     program: dict[bool, float]
     is_here: bool = False
     is_rough: bool = False
+    is_busy: bool = False
 
 
 def catalogued(machine: Machine) -> Place:

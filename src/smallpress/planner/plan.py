@@ -9,6 +9,17 @@ from smallpress.planner.rates import Cost, plus
 from smallpress.run.errors import UserError
 
 HOUR = 3600.0
+FILE = "file"
+"""The part of memory that a mapped file's pages take, which the system takes back where room is short."""
+
+
+def needed(memory: Mapping[str, float]) -> float:
+    """What must have room.
+
+    >>> needed({"weights": 2.0, "file": 1.0})
+    2.0
+    """
+    return sum(value for name, value in memory.items() if name != FILE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +70,7 @@ class Plan:
 
     @property
     def fits(self) -> bool:
-        return self.peak_memory <= self.room
+        return needed(self.memory) <= self.room
 
     @property
     def seconds(self) -> float:
@@ -95,7 +106,8 @@ class Plan:
     def require_room(self) -> None:
         """Raises UserError, with what would fit, where the memory is too small."""
         if not self.fits:
-            what = f"{self.activity} needs {self.peak_memory / 1e9:.2f} GB of memory, {self.room / 1e9:.2f} GB are free"
+            most = needed(self.memory)
+            what = f"{self.activity} needs {most / 1e9:.2f} GB of memory, {self.room / 1e9:.2f} GB are free"
             raise UserError(what, "; or ".join(self.remedies) or "take a smaller model or another machine")
 
     def as_json(self) -> dict[str, Any]:
@@ -119,4 +131,5 @@ class Plan:
             "figures": dict(self.figures),
             "remedies": list(self.remedies),
             "notes": list(self.notes),
+            "unconfirmed": list(self.machine.unconfirmed),
         }

@@ -8,7 +8,7 @@ import json
 from functools import partial
 from typing import Any
 
-from smallpress.planner.probe import FORMATS, WIDE, fastest, model_weights
+from smallpress.planner.measure import FORMATS, WIDE, typical
 from smallpress.run.machine import peak_resident
 
 N_TOKENS, N_ROWS, SHORT = 512, 128, 64
@@ -33,7 +33,7 @@ def _rates(dtype: Any) -> dict[str, float]:
     from smallpress.model.attention import Group, PackedCausal, TokenTree
     from smallpress.model.token_logprobs import token_logprobs
     from smallpress.model.transformer import Transformer, init_weights
-    from smallpress.planner.work import _attention_multiply_adds
+    from smallpress.planner.work import _attention_multiply_adds, n_products
 
     model = Transformer(CONFIG)
     init_weights(model, 0.02, 0)
@@ -47,7 +47,7 @@ def _rates(dtype: Any) -> dict[str, float]:
         def work() -> None:
             model(ids, positions, attend).sum().backward()
 
-        return fastest(work, 2)
+        return typical(work)
 
     def at_head() -> None:
         hidden = torch.ones(N_ROWS, CONFIG.dim, dtype=dtype, requires_grad=True)
@@ -57,8 +57,8 @@ def _rates(dtype: Any) -> dict[str, float]:
     shorts = 3 * _attention_multiply_adds(CONFIG, SHORT, 0) * N_TOKENS / SHORT
     longs = 3 * _attention_multiply_adds(CONFIG, N_TOKENS, 0)
     attention = max(1e-13, (long - short) / (longs - shorts))
-    block = max(1e-13, (short - attention * shorts) / (3 * N_TOKENS * model_weights(CONFIG)))
-    head = fastest(at_head, 2) / (3 * N_ROWS * CONFIG.vocab_size * CONFIG.dim)
+    block = max(1e-13, (short - attention * shorts) / (3 * N_TOKENS * n_products(CONFIG)))
+    head = typical(at_head) / (3 * N_ROWS * CONFIG.vocab_size * CONFIG.dim)
     return {"block": block, "head": head, "attention": attention}
 
 
@@ -76,7 +76,7 @@ def _optimizer(choice: Any) -> float:
             parameter.grad = torch.ones_like(parameter)
         weights.step(1e-5, 1.0)
 
-    return fastest(step, 2) / sum(parameter.numel() for parameter in weights.master.values())
+    return typical(step) / sum(parameter.numel() for parameter in weights.master.values())
 
 
 def _pack() -> dict[str, float]:
@@ -92,7 +92,7 @@ def _pack() -> dict[str, float]:
     found: dict[str, float] = {}
     for format in FORMATS:
         runner = NativeRunner(CONFIG, named, 16, 16, packing=format)
-        found[format] = fastest(partial(runner.update_weights, named), 1) / n
+        found[format] = typical(partial(runner.update_weights, named), 2) / n
     return found
 
 

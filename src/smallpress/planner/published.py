@@ -70,6 +70,13 @@ def pretraining() -> Iterator[Row]:
     fastest = "the fastest layout that fits"
     yield Row("DeepSeek LLM 67B, a trillion", f"2,048 h800, {fastest}", "K h", 300.6, hours / 1e3, source, fastest)
     card = "Meta Llama 3 model card, April 2024"
+    largest = Learned(1e12, 16_777_216, 8192, 8192, "bfloat16", "adamw")
+    config, layout = known_models()["llama-3-405b"], "pipeline=16,tensor=8,schedule=interleaved,chunks=8"
+    place = catalogued(machine_named("h100"))
+    plan = plan_cluster(Planned("llama-3-405b", config, {}), place, largest, layout_from(layout, config, 16_384))
+    speed, inputs = plan.figures["model FLOP/s a chip, 10^12"], "16,384 h100, TP8 PP16 interleaved, batches of 16M"
+    herd = "arXiv 2407.21783, table 4"
+    yield Row("llama-3-405b", inputs, "TFLOP/s a chip", 400, speed, herd, "a layer a stage, as its balance suggests")
     for name, chips, published in (("llama-3-70b", 16_384, 6400), ("llama-3-8b", 8192, 1300)):
         hours = chip_hours(name, Learned(15e12, 16_000_000, 8192, 8192, "bfloat16", "adamw"), chips)
         inputs = f"15T tokens, {chips:,} h100, {fastest}"

@@ -7,7 +7,6 @@ kernels that a run will use (probe.py).
 
 from dataclasses import dataclass
 from itertools import pairwise
-from math import log
 from typing import Protocol
 
 from smallpress.planner.machine import SHARES, Machine, Shares
@@ -48,7 +47,7 @@ class Rates(Protocol):
         read from memory, where it is not each once, as with experts."""
         ...
 
-    def decode_attention(self, cache_bytes: float) -> Cost: ...
+    def decode_attention(self, cache_bytes: float, multiply_adds: float) -> Cost: ...
     def prompt_attention(self, multiply_adds: float) -> Cost: ...
     def step_overhead(self, n_layers: int, n_drawn: float, vocab_size: int, n_values: float) -> Cost:
         """What a step of generation takes beside its products: scheduling, starting layers, drawing `n_drawn` tokens,
@@ -81,7 +80,7 @@ class Roofline:
         precision = MULTIPLIED_IN.get(format, format)
         return _longer(reading, 2 * n_weights * n_rows / (self.machine.peak(precision) * self.shares.prompt))
 
-    def decode_attention(self, cache_bytes: float) -> Cost:
+    def decode_attention(self, cache_bytes: float, multiply_adds: float) -> Cost:
         return {MEMORY: cache_bytes / self._bandwidth}
 
     def prompt_attention(self, multiply_adds: float) -> Cost:
@@ -110,7 +109,7 @@ class Roofline:
 
     @property
     def _bandwidth(self) -> float:
-        return self.machine.bandwidth * 1e9 * self.shares.bandwidth
+        return 1e9 * (self.machine.reads or self.machine.bandwidth * self.shares.bandwidth)
 
     def _arithmetic(self, multiply_adds: float, precision: str, reached: float) -> Cost:
         return {ARITHMETIC: 2 * multiply_adds / (self.machine.peak(precision) * reached)}
@@ -118,13 +117,15 @@ class Roofline:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """By short runs here; see probe.py for what each number is."""
+    """By short runs here; see probe.py for what each number is. `logit` is of one thread; `threads` share the rows."""
 
+    threads: int
     bandwidth: float
     by_rows: dict[str, list[list[float]]]  # format -> [rows, seconds a weight], rows ascending
     layer: float
     value: float
     attention_byte: float
+    attention_step: float
     attention_multiply_add: float
     logit: float
     step: float
@@ -138,14 +139,14 @@ class Measured:
         reading = n_weights * BITS[format] / 8 / self.bandwidth
         return {MEMORY: min(reading, seconds), ARITHMETIC: max(0.0, seconds - reading)}
 
-    def decode_attention(self, cache_bytes: float) -> Cost:
-        return {MEMORY: cache_bytes * self.attention_byte}
+    def decode_attention(self, cache_bytes: float, multiply_adds: float) -> Cost:
+        return {MEMORY: cache_bytes * self.attention_byte, ARITHMETIC: multiply_adds * self.attention_step}
 
     def prompt_attention(self, multiply_adds: float) -> Cost:
         return {ARITHMETIC: multiply_adds * self.attention_multiply_add}
 
     def step_overhead(self, n_layers: int, n_drawn: float, vocab_size: int, n_values: float) -> Cost:
-        drawing = n_drawn * (self.row + self.logit * vocab_size)
+        drawing = n_drawn * self.row + max(1.0, n_drawn / self.threads) * self.logit * vocab_size
         return {OVERHEAD: self.step + self.layer * n_layers + drawing, ARITHMETIC: n_values * self.value}
 
     def training_products(self, multiply_adds: float, dtype: str) -> Cost:
@@ -168,16 +169,16 @@ class Measured:
 
 
 def interpolated(points: list[list[float]], x: float) -> float:
-    """Straight between neighbours over log x; in proportion to x beyond the last.
+    """Straight between neighbours; in proportion to x beyond the last.
 
-    >>> interpolated([[1, 2.0], [4, 4.0]], 2), interpolated([[1, 2.0], [4, 4.0]], 8)
+    >>> interpolated([[1, 2.0], [4, 5.0]], 2), interpolated([[1, 2.0], [4, 4.0]], 8)
     (3.0, 8.0)
     """
     if x <= points[0][0]:
         return points[0][1]
     for (left, low), (right, high) in pairwise(points):
         if x <= right:
-            return low + (high - low) * log(x / left) / log(right / left)
+            return low + (high - low) * (x - left) / (right - left)
     return points[-1][1] * x / points[-1][0]
 
 

@@ -5,7 +5,8 @@ neighbour. A backward pass is the gradient of the inputs (I), for which the neig
 (W), which can wait; B is both. An overlapped pair hides one's communication behind the other's arithmetic.
 
 Bubbles of P ranks, against which the timelines are tested (DeepSeek-V3, table 2):
-1F1B (P - 1)(F + B), zero bubble (P - 1)(F + B - 2W), DualPipe and DualPipeV (P / 2 - 1)(F&B + B - 3W).
+1F1B (P - 1)(F + B), interleaved with V stages a rank (P - 1)(F + B) / V, zero bubble (P - 1)(F + B - 2W),
+DualPipe and DualPipeV (P / 2 - 1)(F&B + B - 3W).
 """
 
 from collections import deque
@@ -65,6 +66,19 @@ def one_f_one_b(rank: int, n_ranks: int, n_batches: int) -> Iterator[Work]:
     yield from [("B", 0)] * n_ahead
 
 
+def interleaved(rank: int, n_ranks: int, n_batches: int, n_chunks: int = 2) -> Iterator[Work]:
+    """Narayanan et al. 2021: a rank holds `n_chunks` thin stages, and each micro-batch comes round as often. Way v is
+    the v-th of them; micro-batches go in groups of as many as there are ranks, through one stage after the other."""
+    n_work = n_batches * n_chunks
+    forward = [(k // n_ranks) % n_chunks for k in range(n_work)]
+    n_ahead = min(2 * (n_ranks - rank - 1) + (n_chunks - 1) * n_ranks, n_work)
+    yield from [("F", way) for way in forward[:n_ahead]]
+    for k in range(n_work):
+        if k < n_work - n_ahead:
+            yield "F", forward[n_ahead + k]
+        yield "B", n_chunks - 1 - forward[k]
+
+
 def zero_bubble(rank: int, n_ranks: int, n_batches: int) -> Iterator[Work]:
     """ZB-H1 (Qi et al. 2023): 1F1B whose weight gradients wait, as many as the rank's number, to fill the end."""
     n_ahead = min(n_ranks - rank - 1, n_batches)
@@ -112,8 +126,9 @@ def _two_ways(place: int, half: int, main: int, near: int, is_middle: bool) -> I
     yield from [("W", near)] * (place + 1)
 
 
-SCHEDULES: dict[str, Callable[[int, int, int], Iterator[Work]]] = {
+SCHEDULES: dict[str, Callable[..., Iterator[Work]]] = {
     "1f1b": one_f_one_b,
+    "interleaved": interleaved,
     "zerobubble": zero_bubble,
     "dualpipe": dual_pipe,
     "dualpipev": dual_pipe_v,
@@ -121,12 +136,15 @@ SCHEDULES: dict[str, Callable[[int, int, int], Iterator[Work]]] = {
 TWO_WAYS = ("dualpipe", "dualpipev")
 
 
-def timeline(schedule: str, n_ranks: int, n_batches: int, lasts: Lasts) -> Timeline:
-    """The whole of a step. DualPipe wants even ranks and at least two micro-batches a rank, DualPipeV as many."""
+def timeline(schedule: str, n_ranks: int, n_batches: int, lasts: Lasts, n_chunks: int = 1) -> Timeline:
+    """The whole of a step. DualPipe wants even ranks and at least two micro-batches a rank, DualPipeV as many;
+    interleaved stages, `n_chunks` a rank with `lasts` of one of them, as many or a multiple."""
     assert n_ranks >= 1 and n_batches >= 1
+    assert schedule != "interleaved" or n_batches % n_ranks == 0, f"{n_batches} micro-batches, {n_ranks} ranks"
     assert schedule not in TWO_WAYS or n_batches >= 2 * n_ranks, f"{n_batches} micro-batches, {n_ranks} ranks"
-    lists = [deque(SCHEDULES[schedule](rank, n_ranks, n_batches)) for rank in range(n_ranks)]
-    simulation = _Simulation(schedule, n_ranks, lasts)
+    more = (n_chunks,) if schedule == "interleaved" else ()
+    lists = [deque(SCHEDULES[schedule](rank, n_ranks, n_batches, *more)) for rank in range(n_ranks)]
+    simulation = _Simulation(schedule, n_ranks, lasts, n_chunks)
     while any(lists):
         moved = False
         for rank, list_ in enumerate(lists):
@@ -140,8 +158,8 @@ def timeline(schedule: str, n_ranks: int, n_batches: int, lasts: Lasts) -> Timel
 class _Simulation:
     """What has come to every rank, and when it is free."""
 
-    def __init__(self, schedule: str, n_ranks: int, lasts: Lasts):
-        self.schedule, self.n_ranks, self.lasts = schedule, n_ranks, lasts
+    def __init__(self, schedule: str, n_ranks: int, lasts: Lasts, n_chunks: int):
+        self.schedule, self.n_ranks, self.lasts, self.n_chunks = schedule, n_ranks, lasts, n_chunks
         self.free = [0.0] * n_ranks
         self.bars: list[Bar] = []
         self.came: dict[tuple[str, int, int, int], float] = {}  # F or I, way, rank, micro-batch -> when it may begin
@@ -185,6 +203,8 @@ class _Simulation:
 
     def _before(self, pass_: str, way: int, rank: int) -> tuple[str, int, int] | None:
         """The pass, way and rank whose result it takes; None at the way's beginning."""
+        if self.schedule == "interleaved":
+            return self._before_in_rounds(pass_, way, rank)
         stride = 1 if way == 0 else -1
         last = self.n_ranks - 1 if way == 0 else 0
         first = self.n_ranks - 1 - last
@@ -196,6 +216,17 @@ class _Simulation:
         if rank != last:
             return "B", way, rank + stride
         return ("B", 1, rank) if turns and way == 0 else ("F", way, rank)
+
+    def _before_in_rounds(self, pass_: str, way: int, rank: int) -> tuple[str, int, int] | None:
+        """From the last rank a stage's result goes on to the first rank's next stage."""
+        end = self.n_ranks - 1
+        if pass_ == "F":
+            if rank:
+                return "F", way, rank - 1
+            return ("F", way - 1, end) if way else None
+        if rank < end:
+            return "B", way, rank + 1
+        return ("B", way + 1, 0) if way < self.n_chunks - 1 else ("F", way, rank)
 
     def _seconds(self, kind: str) -> float:
         return {"F": self.lasts.forward, "B": self.lasts.backward, "I": self.lasts.inputs}[kind]

@@ -1,13 +1,16 @@
-"""run and serve: a model answering so many at once."""
+"""run, serve and eval: a model answering so many at once."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from smallpress.model.sizes import multiply_adds
+from smallpress.model.config import ModelConfig
+from smallpress.model.sizes import cache_bits, cache_bytes, multiply_adds
 from smallpress.planner.lengths import Lengths, all_of
 from smallpress.planner.memory import WORD, Parts, added, generation_parts, stored_bytes
 from smallpress.planner.model import Planned
 from smallpress.planner.place import Place
-from smallpress.planner.plan import Phase, Plan
+from smallpress.planner.plan import FILE, HOUR, Phase, Plan, needed
 from smallpress.planner.remedies import SPARE, largest, three
 from smallpress.planner.work import Generating, prompt_flops
 
@@ -18,7 +21,11 @@ STEPS_DOWN: dict[str, str] = {"float32": "bfloat16", "bfloat16": "int8", "int8":
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """`n_running` sequences of `n_prompt` tokens and answers of `lengths`, side by side; `n_requests` in all."""
+    """`n_running` sequences of `n_prompt` tokens and answers of `lengths`, side by side; `n_requests` in all.
+
+    `reserved`: tokens that each may come to, 0: its prompt and the longest answer. `most_cache`: bytes that the cache
+    takes at most; where it holds fewer sequences, fewer run at once.
+    """
 
     format: str
     n_running: int = 1
@@ -26,10 +33,26 @@ class Serving:
     lengths: Lengths = field(default_factory=lambda: all_of(256))
     n_requests: int = 1
     activity: str = "run"
+    reserved: int = 0
+    most_cache: float = math.inf
+    cache: str = "bfloat16"  # the format of keys and values, unless all is in float32
 
     @property
     def tokens_each(self) -> float:
-        return self.n_prompt + self.lengths.longest
+        return self.reserved or self.n_prompt + self.lengths.longest
+
+    @property
+    def n_new(self) -> float:
+        return self.n_requests * self.lengths.mean
+
+    def cache_tokens(self, config: ModelConfig) -> float:
+        """Of all sequences together."""
+        each = cache_bytes(config, bits=cache_bits(config, "float32" if self.format == "float32" else self.cache))
+        return min(self.n_running * self.tokens_each, self.most_cache / each)
+
+    def at_once(self, config: ModelConfig) -> int:
+        """Sequences that the cache has room for."""
+        return max(1, min(self.n_running, int(self.cache_tokens(config) / (self.n_prompt + self.lengths.longest))))
 
 
 def plan_serving(planned: Planned, place: Place, asked: Serving) -> Plan:
@@ -37,10 +60,10 @@ def plan_serving(planned: Planned, place: Place, asked: Serving) -> Plan:
     config = planned.config
     at_work = Generating(config, place.rates, asked.format)
     prompts = at_work.prompt(asked.n_requests * asked.n_prompt, n_ends=asked.n_requests)
-    answers = at_work.answers(asked.n_requests, asked.n_prompt, asked.lengths, asked.n_running)
-    new = asked.n_requests * asked.lengths.mean
+    n_at_once, new = asked.at_once(config), asked.n_new
+    answers = at_work.answers(asked.n_requests, asked.n_prompt, asked.lengths, n_at_once)
     middle = asked.n_prompt + asked.lengths.mean / 2
-    step = at_work.step(asked.n_running, middle)
+    step = at_work.step(n_at_once, middle)
     phases = (
         Phase(
             "prompts",
@@ -50,7 +73,15 @@ def plan_serving(planned: Planned, place: Place, asked: Serving) -> Plan:
         ),
         Phase("answers", answers, new, 2 * new * multiply_adds(config, middle)),
     )
-    one_prompt = at_work.prompt(asked.n_prompt)
+    one_prompt = sum(at_work.prompt(asked.n_prompt).values())
+    whole = sum(prompts.values()) + sum(answers.values())
+    speeds = {
+        "tokens a second, prompts included": new / whole,
+        "decode tokens a second": n_at_once / sum(step.values()),
+        "decode tokens a second, one sequence": 1 / sum(at_work.step(1, middle).values()),
+        "prefill tokens a second": asked.n_prompt / one_prompt,
+        "seconds to the first token": one_prompt,
+    }
     memory = serving_memory(planned, place, asked)
     room = SPARE * place.free
     return Plan(
@@ -61,14 +92,20 @@ def plan_serving(planned: Planned, place: Place, asked: Serving) -> Plan:
         memory=memory,
         room=room,
         phases=phases,
-        figures={
-            "decode tokens a second": asked.n_running / sum(step.values()),
-            "decode tokens a second, one sequence": 1 / sum(at_work.step(1, middle).values()),
-            "prefill tokens a second": asked.n_prompt / sum(one_prompt.values()),
-            "seconds to the first token": sum(one_prompt.values()),
-        },
-        remedies=() if sum(memory.values()) <= room else _remedies(planned, place, asked, room),
+        figures=speeds | _of_a_million(place, speeds) | {"sequences at once": float(n_at_once)},
+        remedies=() if needed(memory) <= room else _remedies(planned, place, asked, room),
     )
+
+
+def _of_a_million(place: Place, speeds: Mapping[str, float]) -> dict[str, float]:
+    """Energy, and where the machine has a price money, of a million tokens of prompts and of answers; machine busy."""
+    found = {}
+    for kind, name in (("in", "prefill tokens a second"), ("out", "decode tokens a second")):
+        hours = 1e6 / speeds[name] / HOUR
+        found[f"kWh a million tokens {kind}"] = hours * place.machine.watts / 1e3
+        if place.machine.price:
+            found[f"price of a million tokens {kind}"] = hours * place.machine.price
+    return found
 
 
 def serving_memory(planned: Planned, place: Place, asked: Serving) -> Parts:
@@ -76,9 +113,9 @@ def serving_memory(planned: Planned, place: Place, asked: Serving) -> Parts:
     n_rows = min(TOKEN_BUDGET, max(asked.n_running, asked.n_running * asked.n_prompt))
     return added(
         {"program": place.program[not is_native and place.is_here]},
-        {"weights": stored_bytes(config, asked.format, place.is_here), "file": float(planned.file_bytes) * is_native},
+        {"weights": stored_bytes(config, asked.format, place.is_here), FILE: float(planned.file_bytes) * is_native},
         {"tokenizer": float(WORD * config.vocab_size)},
-        generation_parts(config, asked.format, asked.n_running * asked.tokens_each, n_rows, asked.n_running),
+        generation_parts(config, asked.format, asked.cache_tokens(config), n_rows, asked.n_running, asked.cache),
     )
 
 
@@ -86,7 +123,7 @@ def _remedies(planned: Planned, place: Place, asked: Serving, room: float) -> tu
     """Changes of which each alone is enough."""
 
     def fits(change: Serving) -> bool:
-        return sum(serving_memory(planned, place, change).values()) <= room
+        return needed(serving_memory(planned, place, change)) <= room
 
     found = []
     format = asked.format
@@ -96,13 +133,15 @@ def _remedies(planned: Planned, place: Place, asked: Serving, room: float) -> tu
         found.append(f"--dtype {format}")
     if n := largest(asked.n_running, lambda n: fits(replace(asked, n_running=n))):
         found.append(f"--parallel {n}")
-    longest = int(asked.lengths.longest)
-    if n := largest(longest, lambda n: fits(replace(asked, lengths=all_of(n)))):
+    if asked.reserved:
+        if n := largest(asked.reserved, lambda n: fits(replace(asked, reserved=n))):
+            found.append(f"--context {n}")
+    elif n := largest(int(asked.lengths.longest), lambda n: fits(replace(asked, lengths=all_of(n)))):
         found.append(f"answers of {n} tokens")
     return three(
         found,
-        sum(serving_memory(planned, place, asked).values()),
+        needed(serving_memory(planned, place, asked)),
         planned.config,
         place.machine.kind,
-        lambda config: sum(serving_memory(Planned("", config, {}), place, asked).values()) <= room,
+        lambda config: needed(serving_memory(Planned("", config, {}), place, asked)) <= room,
     )

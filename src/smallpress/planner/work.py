@@ -65,7 +65,7 @@ class Generating:
         return plus(
             rates.products(n_products(config), n_rows, self.format, n_weights_read(config, n_rows)),
             rates.products(head, n_rows, self.head_format),
-            rates.decode_attention(seen),
+            rates.decode_attention(seen, n_rows * (multiply_adds(config, n_context) - multiply_adds(config, 0))),
             rates.step_overhead(config.n_layers, n_rows, config.vocab_size, n_rows * values_between(config)),
         )
 
@@ -102,16 +102,19 @@ class Learning:
     rates: Rates
     dtype: str
 
-    def tokens(self, n_tokens: float, n_predicted: float, n_sequences: float, n_before: float = 0.0) -> Cost:
+    def tokens(
+        self, n_tokens: float, n_predicted: float, n_sequences: float, n_before: float = 0.0, products: float = 3.0
+    ) -> Cost:
         """Forward and backward of `n_tokens` in `n_sequences` parts that see `n_before` others besides themselves;
-        `n_predicted` of them meet the head."""
+        `n_predicted` of them meet the head. `products` with each weight: forward, gradient of the inputs, gradient of
+        the weight; without the last where it is frozen."""
         config, rates, dtype = self.config, self.rates, self.dtype
         each = n_tokens / max(1.0, n_sequences)
         attention = _attention_multiply_adds(config, each, n_before) * n_sequences
         kept = activation_bytes(config, n_tokens, "bfloat16" if dtype == "fp8" else dtype)
         return plus(
-            rates.training_products(3 * n_tokens * n_products(config), dtype),
-            rates.head_products(3 * n_predicted * config.vocab_size * config.dim, _not_fp8(dtype)),
+            rates.training_products(products * n_tokens * n_products(config), dtype),
+            rates.head_products(products * n_predicted * config.vocab_size * config.dim, _not_fp8(dtype)),
             rates.training_attention(3 * attention, _not_fp8(dtype)),
             rates.passes_over(PASSES * kept, dtype),
         )
@@ -119,11 +122,23 @@ class Learning:
     def forward_only(self, n_tokens: float, n_predicted: float, n_sequences: float, n_before: float = 0.0) -> Cost:
         return times(1 / 3, self.tokens(n_tokens, n_predicted, n_sequences, n_before))
 
-    def update(self, optimizer: str) -> Cost:
-        sizes = parameters(self.config)
-        total = sizes.total + sizes.mtp
+    def update(self, optimizer: str, total: float) -> Cost:
+        """AdamW on so many weights."""
         moments = {"adamw": 8, "adamw8": 2, "adamw16": 4}[optimizer]
         return self.rates.optimizer_step(total, total * (2 * (4 + moments) + 4 + WIDTH[self.dtype]), optimizer)
+
+
+def with_mtp(config: ModelConfig, at_work: Learning, n_tokens: float, seq_len: int) -> Cost:
+    """A micro-batch forward and backward; every module of multi-token prediction is a layer, a projection of two
+    widths into one, and the head once more."""
+    n_sequences = n_tokens / seq_len
+    cost = at_work.tokens(n_tokens, n_tokens, n_sequences)
+    if config.mtp is None:
+        return cost
+    extra = config.mtp.n_modules / config.n_layers
+    with_heads = at_work.tokens(n_tokens, n_tokens * (1 + config.mtp.n_modules), n_sequences)
+    layers = at_work.tokens(n_tokens, 0, n_sequences)
+    return {cause: with_heads.get(cause, 0.0) + extra * layers.get(cause, 0.0) for cause in with_heads}
 
 
 def prompt_flops(config: ModelConfig, n_tokens: float, n_before: float = 0.0) -> float:

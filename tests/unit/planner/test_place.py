@@ -9,11 +9,13 @@ from smallpress.planner.rates import interpolated
 from smallpress.run.machine import Machine
 
 RATES = {
+    "threads": 2,
     "bandwidth": 1e10,
     "by_rows": {format: [[1, 1e-10], [64, 1e-9]] for format in ("int4", "int8", "bfloat16", "float32")},
     "layer": 1e-6,
     "value": 1e-11,
     "attention_byte": 1e-10,
+    "attention_step": 1e-11,
     "attention_multiply_add": 1e-12,
     "logit": 1e-9,
     "step": 1e-4,
@@ -36,7 +38,7 @@ def test_without_a_probe_the_machine_is_known_roughly(store):
 
 
 def test_a_probe_in_the_store_is_used_and_a_damaged_one_is_not(store):
-    probed = {"version": VERSION, "cpu": "x", "cores": 2, "seconds": 1.0, "multiply_adds": 1e12}
+    probed = {"version": VERSION, "cpu": "x", "cores": 2, "seconds": 1.0, "busy": 1.0, "multiply_adds": 1e12}
     probed |= {"program": {"plain": 6e7, "torch": 3e8}, "rates": RATES}
     path = _path()
     path.parent.mkdir(parents=True)
@@ -53,5 +55,15 @@ def test_wider_instructions_make_a_faster_guess():
     assert nominal(wide)[0].peak("bfloat16") > 16 * nominal(plain)[0].peak("bfloat16")
 
 
-def test_between_measured_rows_the_line_is_straight_over_the_logarithm():
-    assert interpolated([[1, 1.0], [16, 5.0]], 4) == 3.0
+def test_between_measured_rows_the_line_is_straight_and_beyond_them_it_goes_through_nothing():
+    points = [[1, 1.0], [16, 4.0]]
+    assert [interpolated(points, n) for n in (1, 6, 16, 32)] == [1.0, 2.0, 4.0, 8.0]
+
+
+def test_a_probe_without_training_is_exact_for_answers_and_rough_for_learning(store):
+    probed = {"version": VERSION, "cpu": "x", "cores": 2, "seconds": 1.0, "busy": 2.0, "multiply_adds": 1e12}
+    probed |= {"program": {"plain": 6e7}, "rates": RATES | {"training": {}, "optimizers": {}, "pack": {}}}
+    path = _path()
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(probed))
+    assert not known_place().is_rough and known_place().is_busy and known_place(learning=True).is_rough

@@ -32,7 +32,7 @@ def test_packed_weights_are_as_large_as_the_native_core_says():
     from smallpress import _native
     from smallpress.engine.native_runner import NativeRunner
     from smallpress.model.shapes import tensor_shapes
-    from smallpress.planner.probe import drawn
+    from smallpress.planner.measure import drawn
 
     assert _native.best_kernels()
     config = from_numbers("dim=72,layers=2,inter=100,heads=3,kv_heads=1,head_dim=24,vocab=90")
