@@ -14,11 +14,13 @@ LAYERS = {
     "optim": 3,
     "weights": 3,
     "engine": 4,
+    "parallel": 4,
     "train": 5,
     "rl": 5,
     "evaluate": 5,
     "server": 5,
     "planner": 6,
+    "ladder": 6,
     "cli": 7,
 }
 

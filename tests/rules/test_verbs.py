@@ -11,8 +11,8 @@ from smallpress.cli.main import VERBS, build
 
 ROOT = Path(__file__).parents[2]
 FROZEN_VERBS = [
-    "pull", "ls", "run", "serve", "eval", "bench", "plan", "convert", "sft", "distill", "grpo", "watch", "resume",
-    "doctor",
+    "pull", "ls", "run", "serve", "eval", "bench", "plan", "convert", "corpus", "pretrain", "sft", "distill", "grpo",
+    "r1", "watch", "resume", "doctor",
 ]  # fmt: skip
 FROZEN_TARGETS = ["help", "setup", "demo", "check", "test", "bench"]
 

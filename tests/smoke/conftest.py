@@ -1,6 +1,9 @@
 """A model that knows nothing but answers: random weights, and a vocabulary in which whole answers are single tokens."""
 
 import json
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -90,3 +93,24 @@ def tiny_recipe(tiny_model, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("recipes") / "tiny.toml"
     path.write_text(f"model = {json.dumps(str(tiny_model), ensure_ascii=False)}\n{RECIPE}", encoding="utf-8")
     return path
+
+
+KILLED = """
+import os, signal, sys
+from smallpress.cli.main import run
+from smallpress.optim.master import MasterWeights
+step, left = MasterWeights.step, [3]
+def dying(*args):
+    left[0] -= 1
+    if left[0] < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    step(*args)
+MasterWeights.step = dying
+run(sys.argv[1:])
+"""
+
+
+@pytest.fixture(scope="session")
+def killed_in_fourth_step() -> Callable[[list[str]], subprocess.CompletedProcess]:
+    """Runs the command line in a process that is killed when the optimizer would step for the fourth time."""
+    return lambda words: subprocess.run([sys.executable, "-c", KILLED, *words], capture_output=True)

@@ -76,3 +76,14 @@ def test_four_questions_to_the_real_model_then_every_way_of_asking_them(smollm2,
         json.loads(first.read_text())["overall"],
     )
     assert "gain" in done.stdout
+
+
+def test_a_dry_run_says_what_it_takes_and_puts_one_question(tiny_model, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = ["eval", str(tiny_model), "--tasks", "product:1", "--n", "8", "--max-tokens", "8"]
+    assert run([*words, "--dry-run"]) == 0
+    printed = capsys.readouterr()
+    assert printed.err.startswith("plan: ") and "decode tokens a second, one sequence" in printed.err
+    assert printed.out == "" and list(tmp_path.iterdir()) == []
+    assert run(words) == 0
+    assert "tokens a second, prompts included" in capsys.readouterr().err

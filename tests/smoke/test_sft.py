@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -30,19 +29,6 @@ SETTINGS = [
     "eval_every=2",
 ]
 LORA = ["--set", "lora.rank=2", "--set", 'lora.targets=["q", "down"]']
-KILLED = """
-import os, signal, sys
-from smallpress.cli.main import run
-from smallpress.optim.master import MasterWeights
-step, left = MasterWeights.step, [3]
-def dying(*args):
-    left[0] -= 1
-    if left[0] < 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-    step(*args)
-MasterWeights.step = dying
-run(sys.argv[1:])
-"""
 
 
 @pytest.fixture(scope="module")
@@ -77,9 +63,9 @@ def test_a_run_says_its_plan_trains_and_leaves_a_model(words, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("more", [[], LORA], ids=["whole", "adapters"])
-def test_a_run_killed_in_its_fourth_step_ends_as_if_it_had_not_been(words, more, tmp_path):
+def test_a_run_killed_in_its_fourth_step_ends_as_if_it_had_not_been(words, more, killed_in_fourth_step, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    done = subprocess.run([sys.executable, "-c", KILLED, *words, *more, "--out", str(killed)], capture_output=True)
+    done = killed_in_fourth_step([*words, *more, "--out", str(killed)])
     assert done.returncode == -9 and not (killed / "model").exists()
     assert run(["resume", str(killed)]) == 0 and run([*words, *more, "--out", str(whole)]) == 0
     for name in ("model/model.safetensors", "adapter/adapter_model.safetensors"):

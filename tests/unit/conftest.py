@@ -1,7 +1,13 @@
-"""Small decoders, one of the llama family with a choice of biases and of the head and one of every other kind; and a
-tokenizer of bytes."""
+"""Small decoders, one of the llama family with a choice of biases and of the head and one of every other kind; a
+tokenizer of bytes; and a second process."""
 
+import json
+import multiprocessing
+import os
+import socket
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -155,3 +161,38 @@ def byte_tokenizer() -> Callable[..., Tokenizer]:
 @pytest.fixture(scope="session")
 def chatml() -> str:
     return CHATML
+
+
+@pytest.fixture(scope="session")
+def on_two_ranks(tmp_path_factory) -> Callable[[Callable[[Any], Any]], list[Any]]:
+    """Calls a function with its `Ranks` on two processes joined by gloo; what each of them gives, by way of JSON.
+
+    They are forked from the test's own process, so nothing is imported twice.
+    """
+
+    def call(job: Callable[[Any], Any]) -> list[Any]:
+        folder = tmp_path_factory.mktemp("ranks")
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]
+        context = multiprocessing.get_context("fork")
+        processes = [context.Process(target=_as_rank, args=(job, rank, port, folder)) for rank in (0, 1)]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join()
+        assert [process.exitcode for process in processes] == [0, 0]
+        return [json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)]
+
+    return call
+
+
+def _as_rank(job: Callable[[Any], Any], rank: int, port: int, folder: Path) -> None:
+    from smallpress.parallel.ranks import joined
+    from smallpress.parallel.settings import Parallel
+
+    os.environ |= {
+        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "test",
+    }  # fmt: skip
+    with joined(Parallel(interface="lo", timeout_seconds=120)) as ranks:
+        (folder / f"{rank}.json").write_text(json.dumps(job(ranks)))

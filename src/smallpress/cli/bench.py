@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from smallpress.run.errors import UserError
+from smallpress.run.machine import peak_resident
 
 if TYPE_CHECKING:
     from smallpress.cli.open_engine import Auto, NumberFormat
+    from smallpress.engine.native_runner import CacheFormat
     from smallpress.evaluate.peer import LlamaCpp
     from smallpress.evaluate.speed import Trial
     from smallpress.weights.load import ModelFiles
@@ -40,6 +42,10 @@ def bench(
         Literal["auto", "int4", "int8", "bfloat16", "float32"],
         Parameter(help="auto: int8, or the file's own 4 bits where few run; float32 needs torch."),
     ] = "auto",
+    kv_cache_dtype: Annotated[
+        Literal["bfloat16", "int8"],
+        Parameter(help="Of keys and values; int8 takes half the memory, for a little of the quality."),
+    ] = "bfloat16",
     peer: Annotated[
         Literal["llama.cpp"] | None, Parameter(help="Measure it in turns with us, on the same file.")
     ] = None,
@@ -69,8 +75,14 @@ def bench(
     if longest > files.config.max_seq_len:
         raise UserError(f"{longest} tokens are asked for", f"{model} has a context of {files.config.max_seq_len}")
     with _peer(peer, peer_python, files) as beside:
-        sides = _measure(files, dtype, beside, trials, repeats)
-    found = _found(files, sides) | {"model": model, "dtype": dtype, "repeats": repeats}
+        sides = _measure(files, dtype, kv_cache_dtype, beside, trials, repeats)
+    found = _found(files, sides) | {
+        "model": model,
+        "dtype": dtype,
+        "kv_cache_dtype": kv_cache_dtype,
+        "repeats": repeats,
+        "memory": peak_resident(),
+    }
     if beside:
         found |= {"peer": f"llama-cpp-python {beside.version}", "peer_memory": beside.memory}
     print(json_format.dumps(found, indent=2) if json else _table(found))
@@ -101,6 +113,7 @@ class Rates:
 def _measure(
     files: "ModelFiles",
     dtype: "NumberFormat | Auto",
+    cache: "CacheFormat",
     peer: "LlamaCpp | None",
     trials: "list[Trial]",
     repeats: int,
@@ -113,7 +126,7 @@ def _measure(
     found: dict[Trial, Rates] = {}
     with Progress("measuring", len(trials) * (repeats + 1)) as progress:
         for trial in trials:
-            engine = open_engine(files, dtype, trial.n_running, trial.length)
+            engine = open_engine(files, dtype, trial.n_running, trial.length, cache=cache)
             core = getattr(engine.runner, "core", None)
             rates = found[trial] = Rates([], [], core.kernels if core else "", core.weight_bytes if core else 0)
             for turn in range(repeats + 1):

@@ -1,15 +1,17 @@
 """smallpress distill"""
 
 import json
-import os
 import sys
+from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from smallpress.cli.sft import Session
-from smallpress.cli.training import point_to, settings_of
+from smallpress.cli.foresight import announce, foresee_distill
+from smallpress.cli.sft import SHOWN, Session
+from smallpress.cli.training import point_to, rehearse, settings_of
 from smallpress.run.errors import UserError
 from smallpress.run.folder import RunFolder
 from smallpress.run.progress import Progress
@@ -17,12 +19,12 @@ from smallpress.run.settings import load_settings
 
 if TYPE_CHECKING:
     from smallpress.optim.master import MasterWeights
+    from smallpress.planner.learning import Learned
     from smallpress.train.distill_settings import DistillSettings
     from smallpress.train.gather import Question, Teacher
     from smallpress.train.objective import Objective
     from smallpress.weights.load import ModelFiles
 
-TEACHER_RUNNING = 64
 REHEARSED = 3  # answers of a dry run
 
 
@@ -36,7 +38,7 @@ def distill(
     epochs: Annotated[float | None, Parameter(help="How often every answer is met.")] = None,
     seed: Annotated[int | None, Parameter(help="Chooses questions, draws and order.")] = None,
     set_: Annotated[tuple[str, ...], Parameter(name="--set", help="Any setting: --set answers_each=4")] = (),
-    dry_run: Annotated[bool, Parameter(negative="", help="Say what would be asked, ask a little of it.")] = False,
+    dry_run: Annotated[bool, Parameter(negative="", help="Say what it takes, ask a little, take one step.")] = False,
     offline: Annotated[bool, Parameter(negative="", help="Open no socket.")] = False,
 ) -> None:
     """Let a teacher answer, keep what is right and readable, and train a student on it.
@@ -45,21 +47,32 @@ def distill(
     smallpress resume RUN
     """
     from smallpress.train.distill_settings import DistillSettings
-    from smallpress.train.gather import questions
 
     given = {"model": model, "teacher": teacher, "epochs": epochs, "seed": seed}
     options = [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
     settings = load_settings(DistillSettings, recipe, [*set_, *options])
     if settings.is_remote and offline:
         raise UserError(f"the teacher is {settings.teacher}, and --offline opens no socket", "choose a local teacher")
-    _check_student(settings, offline)
+    if dry_run:
+        return _rehearse(settings, _questions(settings, offline), offline)
+    start_distill(settings, out, offline)
+
+
+def start_distill(settings: "DistillSettings", out: Path, offline: bool) -> None:
+    """A new run in `out`, to its end. Raises UserError before there is anything to lose."""
+    asked = _questions(settings, offline)
+    _go_on(RunFolder.create(out, settings.model_dump(mode="json"), verb="distill"), settings, asked, offline)
+
+
+def _questions(settings: "DistillSettings", offline: bool) -> list["Question"]:
+    """What is asked, said so, and what it will take."""
+    from smallpress.train.gather import questions
+
     asked = questions(settings)
     n_checked = sum(question.example is not None for question in asked)
     print(f"{len(asked)} questions, {n_checked} of which a program can check, {settings.answers_each} answers each")
-    if dry_run:
-        return _rehearse(settings, asked, offline)
-    folder = RunFolder.create(out, settings.model_dump(mode="json"), verb="distill")
-    _go_on(folder, settings, asked, offline)
+    _plan_first(settings, asked, offline)
+    return asked
 
 
 def resume_distill(folder: RunFolder, offline: bool) -> None:
@@ -77,51 +90,81 @@ def resume_distill(folder: RunFolder, offline: bool) -> None:
 
 
 def _go_on(folder: RunFolder, settings: "DistillSettings", asked: list["Question"], offline: bool) -> None:
-    from smallpress.train.gather import DATA, gather, sift
+    from smallpress.train.gather import DATA
 
     path = folder.path
     print(f"working in {path}; Ctrl-C stops, smallpress resume {path} goes on", file=sys.stderr)
     with folder.writing():
-        if not (path / DATA).exists():  # written once all is answered
-            teacher, bill = _teacher(settings, asked, offline)
-            total = len(asked) * settings.answers_each
-            with Progress(f"asking {settings.teacher}", total=total, unit="answers") as progress:
-                gather(path, asked, settings.answers_each, teacher, progress.advance)
-            print(bill())
-            for reason, n in sift(path, settings, asked).most_common():
-                print(f"{n} answers: {reason}")
-    session = Session.open(settings.sft(str(path / DATA)), offline, objective_of(settings, offline))
-    print(session.plan())
-    session.train(folder)
+        collect(path, settings, asked, offline)
+    _session(settings, path / DATA, offline).train(folder)
 
 
-def _check_student(settings: "DistillSettings", offline: bool) -> None:
-    """What would stop the training is found before anything is asked."""
+def collect(path: Path, settings: "DistillSettings", asked: list["Question"], offline: bool) -> None:
+    """Ask and sift into a folder, as far as that is not done: data.jsonl is written once all is answered."""
+    from smallpress.train.gather import DATA
+
+    if not (path / DATA).exists():
+        print(_ask(path, settings, asked, settings.answers_each, offline))
+
+
+def _ask(folder: Path, settings: "DistillSettings", asked: list["Question"], n_each: int, offline: bool) -> str:
+    """Answers and what of them is kept into the folder; what that came to. The teacher goes when they are there."""
+    from smallpress.train.gather import gather, sift
+
+    teacher, bill = _teacher(settings, asked, offline)
+    with Progress(f"asking {settings.teacher}", total=len(asked) * n_each, unit="answers") as progress:
+        gather(folder, asked, n_each, teacher, progress.advance, settings.ask_minutes)
+    came_to = [f"{n} answers: {reason}" for reason, n in sift(folder, settings, asked).most_common()]
+    return "\n".join([*filter(None, [bill()]), *came_to])
+
+
+def _session(settings: "DistillSettings", data: Path, offline: bool) -> Session:
+    """The student opened for training on the answers."""
+    from smallpress.planner.recipe import taught
+    from smallpress.weights.load import open_model
+    from smallpress.weights.reference import resolve
+
+    config = None if settings.is_remote else open_model(resolve(settings.teacher, offline)).config
+
+    def changed(asked: "Learned") -> "Learned":
+        return replace(taught(settings, asked, config, (1 - asked.predicted) * asked.seq_len), activity="distill")
+
+    return Session.open(settings.sft(str(data)), offline, objective_of(settings, offline), changed)
+
+
+def _plan_first(settings: "DistillSettings", asked: list["Question"], offline: bool) -> None:
+    """Print what asking and training will take. UserError where a part of it cannot fit, or the student is too short:
+    what would stop the training is found before anything is asked."""
     from smallpress.train.session import check_length
     from smallpress.weights.load import open_model
     from smallpress.weights.reference import resolve
 
-    check_length(settings.max_tokens, open_model(resolve(settings.model, offline)))
+    files = open_model(resolve(settings.model, offline))
+    check_length(settings.max_tokens, files)
+    tokenizer = files.tokenizer()
+    n_prompt = fmean(len(tokenizer.encode(str(question.messages))) for question in asked)
+    teacher = None if settings.is_remote else open_model(resolve(settings.teacher, offline))
+    plan = foresee_distill(files, settings, len(asked), n_prompt, teacher)
+    announce(plan)
+    if settings.is_remote:
+        prices, n = settings.endpoint, len(asked) * settings.answers_each
+        most = n * (n_prompt * prices.price_in + settings.answer_tokens * prices.price_out) / 1e6
+        print(f"      the teacher's answers cost at most about {most:.4g}", file=sys.stderr)
 
 
 def _teacher(settings: "DistillSettings", asked: list["Question"], offline: bool) -> tuple["Teacher", Any]:
     """Who answers, and a function that says what it took."""
-    from smallpress.run.endpoint import Client, Endpoint
     from smallpress.train.teachers import LocalTeacher, RemoteTeacher
 
     if settings.is_remote:
-        given = settings.endpoint
-        endpoint = Endpoint(
-            settings.teacher, os.environ.get(given.key_env), given.key_env, given.concurrency,
-            given.requests_per_minute, given.timeout, given.retries + 1, later="go on later with: smallpress resume",
-        )  # fmt: skip
-        remote = RemoteTeacher(Client(endpoint), settings)
+        remote = RemoteTeacher(settings.endpoint.client(settings.teacher), settings)
         bill = remote.bill
         return (
             remote,
             lambda: f"{bill.prompt_tokens} tokens asked, {bill.completion_tokens} answered, cost {bill.cost:.4g}",
         )
     from smallpress.cli.open_engine import open_engine
+    from smallpress.planner.recipe import TEACHER_RUNNING
     from smallpress.weights.load import open_model
     from smallpress.weights.reference import resolve
 
@@ -168,17 +211,18 @@ def _check_same_words(student: "ModelFiles", teacher: "ModelFiles", name: str) -
 
 
 def _rehearse(settings: "DistillSettings", asked: list["Question"], offline: bool) -> None:
-    """A few answers, judged; nothing is written but to a folder that goes."""
+    """A few answers, judged, and where any is kept one step on them; nothing is written but to a folder that goes."""
     from tempfile import TemporaryDirectory
 
-    from smallpress.train.gather import ANSWERS, gather, sift, stored
+    from smallpress.train.gather import ANSWERS, DATA, stored
 
     few = asked[:REHEARSED]
-    teacher, bill = _teacher(settings, few, offline)
     with TemporaryDirectory() as name:
         folder = Path(name)
-        gather(folder, few, 1, teacher, lambda: None)
+        came_to = _ask(folder, settings, few, 1, offline)
         for row in stored(folder / ANSWERS):
             print(f"\n{few[row['question']].messages[-1]['content']}\n  {' '.join(row['text'].split())}")
-        print("\n" + ", ".join(f"{n} {reason}" for reason, n in sift(folder, settings, few).most_common()))
-    print(bill())
+        print(f"\n{came_to}")
+        if (folder / DATA).stat().st_size:
+            session = _session(settings, folder / DATA, offline)
+            rehearse(session.plan, session.trainer, SHOWN)

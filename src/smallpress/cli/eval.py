@@ -60,6 +60,7 @@ def eval(
     seed: Annotated[int, Parameter(help="Chooses the questions and the draws.")] = 0,
     compare: Annotated[Path | None, Parameter(help="An earlier --out file: what was gained since.")] = None,
     out: Annotated[Path | None, Parameter(help="Write everything, every answer included, to this JSON file.")] = None,
+    dry_run: Annotated[bool, Parameter(negative="", help="Say what it takes, put one question.")] = False,
     json: Annotated[bool, Parameter(negative="", help="Print JSON: the result, or with --compare the gain.")] = False,
     offline: Annotated[bool, Parameter(negative="", help="Open no socket.")] = False,
 ) -> None:
@@ -79,6 +80,8 @@ def eval(
         raise UserError(f"the model is at {endpoint}, and --offline opens no socket", "leave one of them out")
     if out is not None and not out.absolute().parent.is_dir():
         raise UserError(f"{out.parent} is not a folder", "make it, or choose another --out")
+    if endpoint is not None and dry_run:
+        raise UserError("--dry-run is for a model that runs here", "ask the endpoint one question with --n 1")
     asked = questions(tasks, bench, data, held_out, n, seed, corpus)
     every_way = template == "all"
     max_tokens = asked.max_tokens if max_tokens is None else max_tokens
@@ -89,7 +92,10 @@ def eval(
 
     kept_in = out.with_name(f"{out.name}.answers") if out is not None else None
     sitting = Sitting(model, asked, sampling, template, reading, kept_in, adapter)
-    document, result, grid = sitting.of_endpoint(endpoint, at_once) if endpoint else sitting.of_local(offline, dtype)
+    found = sitting.of_endpoint(endpoint, at_once) if endpoint else sitting.of_local(offline, dtype, dry_run)
+    if found is None:
+        return
+    document, result, grid = found
     comparison = compare_results(old, result) if old is not None else None
     grids = [grid, comparison_grid(comparison)] if comparison is not None else [grid]
     try:

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from smallpress.cli.foresight import SECONDS, announce, foresee_grpo, print_beside
 from smallpress.cli.gain import RESULT, Exam, seconds_of, write_gain
-from smallpress.cli.training import point_to, settings_of, step_lines
+from smallpress.cli.training import point_to, rehearse, settings_of, step_lines
 from smallpress.run.folder import RunFolder
-from smallpress.run.metrics import console_line
-from smallpress.run.progress import clock_time
 from smallpress.run.settings import load_settings
 
 if TYPE_CHECKING:
@@ -54,7 +53,16 @@ def grpo(
     options = [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
     settings = load_settings(GRPOSettings, recipe, [*set_, *options])
     if dry_run:
-        return _rehearse(settings, offline)
+        session = Session.open(settings, offline)
+        if session.trainer.judges is not None:
+            for name, score in session.trainer.judges.rehearse().items():
+                print(f"{name} of a plain right answer, by {settings.judges[name].by}: {score:.3f}")
+        return rehearse(session.plan, session.trainer, SHOWN)
+    start_grpo(settings, out, offline)
+
+
+def start_grpo(settings: "GRPOSettings", out: Path, offline: bool) -> None:
+    """A new run in `out`, to its end. Raises UserError before there is anything to lose."""
     RunFolder.check_new(out)
     session = Session.open(settings, offline)
     session.train(RunFolder.create(out, session.settings.model_dump(mode="json"), verb="grpo"))
@@ -87,7 +95,11 @@ class Session:
         from smallpress.cli.open_engine import engine_over, number_format
         from smallpress.optim.compute_dtype import compute_dtype
         from smallpress.optim.master import MasterWeights
+        from smallpress.rl.general import read_prompts
+        from smallpress.rl.judge_settings import RULES
+        from smallpress.rl.judges import open_judges
         from smallpress.rl.rollout import speech
+        from smallpress.rl.rules_judge import NOTE
         from smallpress.rl.trainer import Trainer
         from smallpress.tasks.task import TASKS
         from smallpress.tasks.worked import worked_example
@@ -102,12 +114,18 @@ class Session:
         settings = settings.model_copy(
             update={"dtype": str(dtype).removeprefix("torch."), "rollout_dtype": rollout_format}
         )
-        plan = _plan_first(files, tokenizer, settings)
+        general = read_prompts(settings.prompts, settings.form)
+        plan = plan_of(files, tokenizer, settings, offline)
+        announce(plan)
+        judges = open_judges(settings, dtype, offline)
         model = load_transformer(path)
         weights = MasterWeights(model, dtype, weight_decay=settings.weight_decay, optimizer=settings.optimizer)
         n_running = min(MAX_RUNNING, max(settings.prompts_per_step * settings.group_size, settings.eval_n))
         engine = engine_over(model, rollout_format, n_running, ROOM)
-        trainer = Trainer(settings, weights, engine, speech(tokenizer, settings.form, worked_example), TASKS)
+        for name in (name for name, one in settings.judges.items() if one.by == RULES):
+            print(f"{name}: {NOTE}", file=sys.stderr)
+        words = speech(tokenizer, settings.form, worked_example)
+        trainer = Trainer(settings, weights, engine, words, TASKS, judges, general)
         return cls(settings, files, trainer, Exam(settings, engine, tokenizer), began, plan)
 
     def train(self, folder: RunFolder) -> None:
@@ -115,6 +133,9 @@ class Session:
         from smallpress.rl.run import Run
 
         path, measured = folder.path, self.settings.measure_n > 0
+        if self.trainer.judges is not None:
+            with folder.writing():
+                self.trainer.judges.keep_in(path)
         print(f"training in {path}; Ctrl-C stops, smallpress resume {path} goes on", file=sys.stderr)
         used, reserve = time.perf_counter() - self.began, 0.0
         if measured:
@@ -132,7 +153,8 @@ class Session:
             if measured:
                 after = self.exam.after(path)
                 write_gain(path, before.result, after, run.seconds + after.seconds)
-        _print_beside(self.plan, laps)
+        if laps:
+            print_beside(self.plan, {SECONDS: fmean(laps)})
         point_to(folder, path / MODEL)
 
     def _export(self, folder: Path) -> None:
@@ -143,9 +165,9 @@ class Session:
             save_hf_folder(folder, self.trainer.weights.master, self.files, "bfloat16", card)
 
 
-def _plan_first(files: "ModelFiles", tokenizer: "Tokenizer", settings: "GRPOSettings") -> "Plan":
-    """Print what the run will take, of prompts as the tasks ask them. UserError where it cannot fit."""
-    from smallpress.cli.foresight import announce, foresee_grpo
+def plan_of(files: "ModelFiles", tokenizer: "Tokenizer", settings: "GRPOSettings", offline: bool) -> "Plan":
+    """What the run will take, of prompts as the tasks ask them."""
+    from smallpress.rl.judges import reward_model_bytes
     from smallpress.rl.rollout import speech
     from smallpress.tasks.task import TASKS
     from smallpress.tasks.worked import worked_example
@@ -154,34 +176,8 @@ def _plan_first(files: "ModelFiles", tokenizer: "Tokenizer", settings: "GRPOSett
     prompts = [encode(next(TASKS[family].examples("train", settings.seed, level))) for family, level in settings.pairs]
     first, *others = prompts
     n_shared = min((_n_alike(first, other) for other in others), default=len(first) // 2)
-    plan = foresee_grpo(files, settings, fmean(map(len, prompts)), n_shared)
-    announce(plan)
-    return plan
+    return foresee_grpo(files, settings, fmean(map(len, prompts)), n_shared, reward_model_bytes(settings, offline))
 
 
 def _n_alike(left: Sequence[int], right: Sequence[int]) -> int:
     return next((i for i, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), min(len(left), len(right)))
-
-
-def _print_beside(plan: "Plan", laps: Sequence[float]) -> None:
-    from smallpress.cli.foresight import PEAK, beside
-    from smallpress.run.machine import peak_resident
-
-    if laps:
-        print(f"\n{beside(plan, {'seconds a step': fmean(laps), PEAK: peak_resident()})}", file=sys.stderr)
-
-
-def _rehearse(settings: "GRPOSettings", offline: bool) -> None:
-    """One real step and nothing written: what a step costs, and what the run would."""
-    session = Session.open(settings, offline)
-    began = time.perf_counter()
-    metrics, _ = session.trainer.step()
-    seconds = time.perf_counter() - began
-    print(console_line(1, {key: value for key, value in metrics.items() if key in SHOWN}))
-    print(f"one step took {seconds:.1f} seconds")
-    _print_beside(session.plan, [seconds])
-    if settings.steps is not None:
-        print(f"{settings.steps} steps would take {clock_time(seconds * settings.steps)}, and the measuring")
-    if settings.minutes is not None:
-        n_fitting = int(60 * settings.minutes / seconds)
-        print(f"about {n_fitting} steps fit in {settings.minutes:g} minutes, less what the measuring takes")

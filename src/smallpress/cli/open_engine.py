@@ -8,13 +8,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from smallpress.engine.engine import Engine, Runner
-    from smallpress.engine.native_runner import Packing
+    from smallpress.engine.native_runner import CacheFormat, Packing
     from smallpress.engine.prefix_units import Shelf
+    from smallpress.model.config import ModelConfig
     from smallpress.model.transformer import Transformer
     from smallpress.weights.load import ModelFiles
 
 NumberFormat = Literal["int4", "int8", "bfloat16", "float32"]
 Auto = Literal["auto"]
+Drafts = Literal["auto", "mtp", "ngram", "off"]
 QUANTIZED: tuple[NumberFormat, ...] = ("int4", "int8")
 
 PAGE_SIZE = 16  # tokens
@@ -46,39 +48,62 @@ def open_engine(
     choice: NumberFormat | Auto,
     n_running: int,
     tokens_each: int,
-    drafts: bool = False,
+    drafts: Drafts = "off",
     shelf_of: "Callable[[str], Shelf] | None" = None,
+    cache: "CacheFormat" = "bfloat16",
 ) -> "Engine":
     """Room for `n_running` requests of `tokens_each` at once, or what memory allows of it.
 
     auto: where the native core is there, the bits of a 4-bit file for few requests, which wait for memory, and 8 for
     many, which wait for arithmetic. float32 is computed by torch, as is everything where there is no native core; the
     formats that torch lacks are then refused.
-    `drafts`: text that repeats itself is guessed ahead, which pays where few requests run. `shelf_of` gives where the
-    prefixes of this model are kept, by the form of a page.
+    `drafts`: what may follow is guessed ahead, which pays where few requests run: by the model's modules of multi-token
+    prediction (mtp), or where text repeats itself (ngram); auto is the first where the model has them. `shelf_of` gives
+    where the prefixes of this model are kept, by the form of a page. `cache`: what keys and values are kept in; torch
+    keeps them in the format it computes in.
     """
-    from smallpress.engine.drafts import PromptLookup
+    from smallpress.engine.drafts import PromptLookup, row_cost
     from smallpress.engine.engine import Engine
     from smallpress.engine.pages import page_bytes
+    from smallpress.model.sizes import cache_bits
+    from smallpress.run.errors import UserError
     from smallpress.run.machine import this_machine
 
     format = number_format(choice)
+    if cache == "int8" and (format == "float32" or native_core() is None):
+        raise UserError("a cache in int8 needs the native core, which has no float32", "leave --kv-cache-dtype out")
     free = this_machine().memory_free or 4 << 30
-    page = page_bytes(files.config, PAGE_SIZE, 4 if format == "float32" else 2)
-    drafter = PromptLookup if drafts else None
+    modules = _by_modules(files.config, drafts)
+    n_modules = files.config.mtp.n_modules if modules and files.config.mtp else 0
+    bits = cache_bits(files.config, "float32" if format == "float32" else cache)
+    page = page_bytes(files.config, PAGE_SIZE, bits, n_modules)
 
     def engine(runner: "Runner") -> Engine:
-        return Engine(runner, n_running, drafter=drafter, shelf=shelf_of(runner.page_form) if shelf_of else None)
+        return Engine(
+            runner,
+            n_running,
+            drafter=PromptLookup if drafts in ("auto", "ngram") else None,
+            shelf=shelf_of(runner.page_form) if shelf_of else None,
+            row_cost=row_cost(files.config, modules),
+        )
 
     n_pages = max(1, min(_n_pages(n_running, tokens_each), int(SHARE_OF_MEMORY * free) // page))
     if format != "float32" and native_core() is not None:
         from smallpress.engine.native_runner import NativeRunner
 
         packing: Packing = "stored" if choice == "auto" and n_running <= FEW else format
-        return engine(NativeRunner.from_files(files, packing, PAGE_SIZE, n_pages))
+        return engine(NativeRunner.from_files(files, packing, PAGE_SIZE, n_pages, modules, cache))
     from smallpress.weights.load import load_transformer
 
-    return engine(_torch_runner(load_transformer(files), format, n_pages))
+    return engine(_torch_runner(load_transformer(files), format, n_pages, modules))
+
+
+def _by_modules(config: "ModelConfig", drafts: Drafts) -> bool:
+    if drafts == "mtp" and config.mtp is None:
+        from smallpress.run.errors import UserError
+
+        raise UserError("the model has no modules of multi-token prediction", "draft by ngram, or leave it to auto")
+    return drafts in ("auto", "mtp") and config.mtp is not None
 
 
 def engine_over(model: "Transformer", format: NumberFormat, n_running: int, tokens_each: int) -> "Engine":
@@ -102,9 +127,9 @@ def _n_pages(n_running: int, tokens_each: int) -> int:
     return n_running * -(-tokens_each // PAGE_SIZE)
 
 
-def _torch_runner(model: "Transformer", format: NumberFormat, n_pages: int) -> "Runner":
+def _torch_runner(model: "Transformer", format: NumberFormat, n_pages: int, modules: bool = False) -> "Runner":
     import torch
 
     from smallpress.engine.torch_runner import TorchRunner
 
-    return TorchRunner(model, PAGE_SIZE, n_pages, getattr(torch, format))
+    return TorchRunner(model, PAGE_SIZE, n_pages, getattr(torch, format), modules)

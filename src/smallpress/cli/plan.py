@@ -72,7 +72,9 @@ def plan(
             raise UserError(f"--{name} is {value}", "give at least 1")
     if tokens is not None and not tokens >= 1:
         raise UserError(f"--tokens is {tokens}", "give at least 1")
-    place = _place(machine, machines, probe, {"network": network, "link": link, "price": price, "watts": watts})
+    learning = activity in LEARNING or activity == "grpo"
+    changes = {"network": network, "link": link, "price": price, "watts": watts}
+    place = _place(machine, machines, probe, learning, changes)
     given: dict[str, Any] = {"dtype": dtype, "optimizer": optimizer, "seq_len": seq_len, "batch_tokens": batch_tokens}
     given |= {"n_tokens": tokens, "parallel": parallel, "prompt": prompt, "teacher": teacher, "offline": offline}
     found = _plan(activity, model, recipe, place, chips, layout, set_, given)
@@ -82,14 +84,14 @@ def plan(
     found.require_room()
 
 
-def _place(name: str, more: Path | None, again: bool, changes: dict[str, float | None]) -> "Place":
+def _place(name: str, more: Path | None, again: bool, learning: bool, changes: dict[str, float | None]) -> "Place":
     from dataclasses import replace
 
     from smallpress.planner.machine import MEASURED, Machine, machine_named
     from smallpress.planner.place import catalogued
     from smallpress.planner.probe import this_place
 
-    place = this_place(again) if name == MEASURED else catalogued(machine_named(name, more))
+    place = this_place(again, learning) if name == MEASURED else catalogued(machine_named(name, more))
     given = {key: value for key, value in changes.items() if value is not None}
     for key, value in given.items():
         if not value >= 0 or (key != "price" and value == 0):
@@ -112,23 +114,43 @@ def _plan(
 
     if activity == "grpo":
         return _grpo(model, recipe, place, overrides, given, chips, layout)
-    if model is None:
-        raise UserError("no model is named", f"smallpress plan {activity} MODEL")
-    planned = planned_model(model, given["offline"])
+    if recipe is None and model is not None and model.endswith(".toml"):
+        recipe, model = Path(model), None
+    planned = _model_of(recipe) if model is None and recipe is not None else None
+    if planned is None:
+        if model is None:
+            raise UserError("no model is named", f"smallpress plan {activity} MODEL")
+        planned = planned_model(model, given["offline"])
     if activity in LEARNING:
         return _learn(activity, planned, recipe, place, chips, layout, given)
     return _serve(activity, planned, place, chips, layout, given)
 
 
+def _model_of(recipe: Path) -> "Planned | None":
+    """What a recipe names: the model that it begins with, or the shape of one that is made, with a vocabulary of 32,000
+    where that comes with the corpus."""
+    from smallpress.model.config import ModelConfig
+    from smallpress.planner.model import Planned, planned_model
+    from smallpress.run.settings import read_toml, settings_from
+
+    tree = read_toml(recipe)
+    if isinstance(shape := tree.get("shape"), dict):
+        shape = {"vocab_size": 32_000, "norm_eps": 1e-6, "rope_theta": 1e4} | shape
+        return Planned(recipe.stem, settings_from(ModelConfig, shape, f"{recipe}: shape"), {})
+    word = shape if isinstance(shape, str) else tree.get("model")
+    return planned_model(word) if isinstance(word, str) else None
+
+
 def _serve(
     activity: str, planned: "Planned", place: "Place", chips: int, layout: str | None, given: dict[str, Any]
 ) -> "Plan":
+    from smallpress.cli.foresight import computed_format
     from smallpress.planner.lengths import all_of
     from smallpress.planner.serving import Serving, plan_serving
 
     n = given["parallel"] or (PARALLEL if activity == "serve" else 1)
     lengths = all_of(given["n_tokens"] or NEW_TOKENS)
-    format = _format(given["dtype"], planned, n)
+    format = computed_format(given["dtype"], planned, n)
     asked = Serving(format, n, given["prompt"], lengths, n, activity)
     if chips == 1:
         return plan_serving(planned, place, asked)
@@ -137,16 +159,6 @@ def _serve(
 
     spread = layout_from(layout or f"experts={chips}", planned.config, chips).experts
     return plan_fleet(planned, place, asked, chips, spread)
-
-
-def _format(dtype: str, planned: "Planned", n_running: int) -> str:
-    """auto: a 4-bit file's own bits for few requests, as cli/open_engine.py has it, else 8."""
-    if dtype != "auto":
-        return dtype
-    from smallpress.cli.open_engine import FEW
-
-    four = sum(n for format, n in planned.stored.items() if format.startswith("Q4"))
-    return "int4" if n_running <= FEW and four > sum(planned.stored.values()) / 2 else "int8"
 
 
 def _learn(
@@ -162,7 +174,7 @@ def _learn(
 
     from smallpress.planner.learning import plan_learning
     from smallpress.planner.model import planned_model
-    from smallpress.planner.recipe import learned
+    from smallpress.planner.recipe import learned, written
     from smallpress.run.settings import read_toml
 
     asked = learned(activity, read_toml(recipe) if recipe else {}, given)
@@ -173,7 +185,7 @@ def _learn(
     if not given["teacher"]:
         return plan_learning(planned, place, asked)
     teacher = planned_model(given["teacher"], given["offline"])
-    return plan_learning(planned, place, replace(asked, taught_tokens=asked.n_tokens), teacher)
+    return plan_learning(planned, place, replace(asked, asked=written(asked.n_tokens, given["prompt"])), teacher)
 
 
 def _grpo(
@@ -227,6 +239,8 @@ def _told(plan: "Plan") -> str:
     cost = f"{joules(plan.energy)}, {plan.chip_hours:,.2f} chip hours"
     lines.append(cost + (f", {plan.money:,.2f} dollars" if plan.machine.price else ""))
     lines += list(plan.notes)
+    if plan.machine.unconfirmed:
+        lines.append(f"unconfirmed figures of {plan.machine.title}: {', '.join(plan.machine.unconfirmed)}")
     if plan.remedies:
         lines.append("it would fit with: " + "; or ".join(plan.remedies))
     return "\n".join(lines)
@@ -243,11 +257,12 @@ def _list(more: Path | None, json: bool) -> None:
         return
     rows = [["machine", "GB", "GB/s", "bf16 T/s", "W", "$/h", "source"]]
     for name, one in known.items():
-        peak = one.peak("bfloat16") / 1e12
-        rows.append(
-            [name, f"{one.memory:g}", f"{one.bandwidth:g}", f"{peak:g}", f"{one.watts:g}", f"{one.price:g}", one.source]
-        )
+        shown = {"memory": one.memory, "bandwidth": one.bandwidth, "peaks": one.peak("bfloat16") / 1e12}
+        shown |= {"watts": one.watts, "price": one.price}
+        marked = [f"{value:g}{'?' * (figure in one.unconfirmed)}" for figure, value in shown.items()]
+        rows.append([name, *marked, one.source])
     print(table(rows))
+    print("\n?: unconfirmed, no document was at hand for this figure")
     print(f"\nmodels: {', '.join(known_models())}")
 
 

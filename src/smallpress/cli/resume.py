@@ -18,9 +18,17 @@ def resume(
     """Go on with a run that was stopped, from its newest whole checkpoint."""
     from smallpress.cli.distill import resume_distill
     from smallpress.cli.grpo import resume_grpo
+    from smallpress.cli.pretrain import resume_pretrain
+    from smallpress.cli.r1 import resume_r1
     from smallpress.cli.sft import resume_sft
 
-    go_on = {"grpo": resume_grpo, "sft": resume_sft, "distill": resume_distill}
+    go_on = {
+        "pretrain": resume_pretrain,
+        "sft": resume_sft,
+        "distill": resume_distill,
+        "grpo": resume_grpo,
+        "r1": resume_r1,
+    }
     folder = RunFolder.open(run)
     if folder.verb not in go_on:
         raise UserError(f"{run} is a run of {folder.verb}", "go on with the smallpress that began it")

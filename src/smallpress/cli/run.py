@@ -13,8 +13,9 @@ from cyclopts import Parameter
 from smallpress.run.errors import UserError, one_line
 
 if TYPE_CHECKING:
-    from smallpress.cli.open_engine import Auto, NumberFormat
+    from smallpress.cli.open_engine import Auto, Drafts, NumberFormat
     from smallpress.cli.talk import Reply, Talk
+    from smallpress.engine.native_runner import CacheFormat
     from smallpress.engine.request import SamplingParams
     from smallpress.weights.load import ModelFiles
 
@@ -42,11 +43,18 @@ def run(
         Literal["auto", "int4", "int8", "bfloat16", "float32"],
         Parameter(help="auto: int8, or the file's own 4 bits where few run; float32 needs torch."),
     ] = "auto",
+    kv_cache_dtype: Annotated[
+        Literal["bfloat16", "int8"],
+        Parameter(help="Of keys and values; int8 takes half the memory, for a little of the quality."),
+    ] = "bfloat16",
     adapter: Annotated[
         Path | None, Parameter(help="Low-rank adapters (a PEFT folder) to merge into the model.")
     ] = None,
     draft: Annotated[
-        Literal["auto", "off"], Parameter(help="auto: guess ahead where text repeats; the answer is the same, sooner.")
+        Literal["auto", "mtp", "ngram", "off"],
+        Parameter(
+            help="Guess ahead, by the model's own modules or where text repeats; the answer is the same, sooner."
+        ),
     ] = "auto",
     json: Annotated[
         bool, Parameter(negative="", help="Print one JSON object with the answer and what it took.")
@@ -67,7 +75,7 @@ def run(
     given |= {"max_tokens": max_tokens, "seed": seed}
     settings = {key: value for key, value in given.items() if value is not None}
     with _loading(model):
-        talk = open_talk(model, settings, template, dtype, offline, drafts=draft == "auto", adapter=adapter)
+        talk = open_talk(model, settings, template, dtype, offline, drafts=draft, adapter=adapter, cache=kv_cache_dtype)
     talk.system, talk.seed = system, seed
     if text is None:
         from smallpress.cli.repl import talk_in_terminal
@@ -116,8 +124,9 @@ def open_talk(
     template: str,
     dtype: "NumberFormat | Auto",
     offline: bool,
-    drafts: bool,
+    drafts: "Drafts",
     adapter: Path | None = None,
+    cache: "CacheFormat" = "bfloat16",
 ) -> "Talk":
     """A conversation with `model`; `given` are the sampling settings named on the command line."""
     from smallpress.cli.open_engine import open_engine
@@ -134,7 +143,7 @@ def open_talk(
     tokenizer = files.tokenizer()
     if template == "chat" and tokenizer.chat_template is None:
         raise UserError(f"{model} has no chat template", "ask with --template r1_zero")
-    engine = open_engine(files, dtype, 1, files.config.max_seq_len, drafts=drafts)
+    engine = open_engine(files, dtype, 1, files.config.max_seq_len, drafts=drafts, cache=cache)
     return Talk(engine, tokenizer, params, template, example=worked_example_of(template))
 
 

@@ -3,25 +3,29 @@
 import json
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from smallpress.cli.training import point_to, settings_of, step_lines
+from smallpress.cli.foresight import SECONDS, announce, foresee_sft, print_beside
+from smallpress.cli.training import point_to, rehearse, settings_of, step_lines
 from smallpress.run.folder import RunFolder
-from smallpress.run.metrics import console_line
-from smallpress.run.progress import Progress, clock_time
+from smallpress.run.progress import Progress
 from smallpress.run.settings import load_settings
 
 if TYPE_CHECKING:
+    from smallpress.planner.learning import Learned
+    from smallpress.planner.plan import Plan
     from smallpress.train.data import Data
     from smallpress.train.objective import Objective
     from smallpress.train.settings import SFTSettings
     from smallpress.weights.load import ModelFiles
 
-SHOWN = ("loss", "eval/loss", "reward_accuracy", "grad_norm", "lr", "tokens_per_second")
+SHOWN = ("loss", "eval/loss", "reward_accuracy", "eval/reward_accuracy", "grad_norm", "lr", "tokens_per_second")
 
 
 def sft(
@@ -53,11 +57,15 @@ def sft(
     options += [f"data={json.dumps(data)}"] if data else []
     settings = load_settings(SFTSettings, recipe, [*set_, *options])
     if not dry_run:
-        RunFolder.check_new(out)
+        return start_sft(settings, out, offline)
     session = Session.open(settings, offline)
-    print(session.plan())
-    if dry_run:
-        return session.rehearse()
+    rehearse(session.plan, session.trainer, SHOWN)
+
+
+def start_sft(settings: "SFTSettings", out: Path, offline: bool) -> None:
+    """A new run in `out`, to its end. Raises UserError before there is anything to lose."""
+    RunFolder.check_new(out)
+    session = Session.open(settings, offline)
     session.train(RunFolder.create(out, session.settings.model_dump(mode="json"), verb="sft"))
 
 
@@ -83,16 +91,26 @@ class Session:
     data: "Data"
     trainer: Any  # train.trainer.Trainer
     began: float
+    plan: "Plan"
 
     @classmethod
-    def open(cls, settings: "SFTSettings", offline: bool, objective_of: Any = None) -> "Session":
-        """`objective_of`: (files, weights) -> what is made large, where it is neither likelihood nor preference."""
+    def open(
+        cls,
+        settings: "SFTSettings",
+        offline: bool,
+        objective_of: Any = None,
+        changed: "Callable[[Learned], Learned]" = lambda asked: asked,
+    ) -> "Session":
+        """Says what there is to train on and what it will take. UserError where that cannot fit, before any weights are
+        read. `objective_of`: (files, weights) -> what is made large, where it is neither likelihood nor preference;
+        `changed`: what that adds to the plan."""
         from smallpress.optim.compute_dtype import compute_dtype
-        from smallpress.train.data import read_samples
+        from smallpress.train.data import describe, read_samples
         from smallpress.train.objective import Likelihood
+        from smallpress.train.pairwise import Pairwise, read_scored_pairs
         from smallpress.train.preferences import Preferences, read_pairs
         from smallpress.train.session import check_length, open_weights
-        from smallpress.train.trainer import Trainer
+        from smallpress.train.trainer import Order, Trainer
         from smallpress.weights.load import open_model
         from smallpress.weights.reference import resolve
 
@@ -101,27 +119,36 @@ class Session:
         check_length(settings.max_tokens, files)
         dtype = compute_dtype(settings.dtype)
         read = read_samples if settings.dpo is None else read_pairs
+        if settings.pairwise is not None:
+            read = read_scored_pairs
         with Progress("reading the data", total=None, unit="rows") as progress:
             data = read(settings, files.tokenizer(), progress.advance)
         # Where this is written down, a resumed run computes alike, though another type may be faster by then.
         settings = settings.model_copy(update={"dtype": str(dtype).removeprefix("torch.")})
-        weights = open_weights(settings, files, dtype)
+        order = Order(len(data.items), settings.samples_per_step, settings.seed)
+        n_steps = settings.steps or order.n_steps(settings.epochs)
+        settings = settings.model_copy(update={"steps": n_steps})
+        plan = foresee_sft(files, settings, n_steps, data, changed)
+        n_weights = f"{plan.figures['weights trained'] / 1e6:.1f} million weights trained in {settings.dtype}"
+        print(f"{describe(data)}\n{n_steps} steps of {settings.samples_per_step}, {n_weights}")
+        announce(plan)
+        weights = open_weights(settings, files, dtype, scores=settings.pairwise is not None)
         objective: Objective = Likelihood(settings.micro_batch_tokens)
         if objective_of is not None:
             objective = objective_of(files, weights)
         elif settings.dpo is not None:
             objective = Preferences(settings, files, weights)
+        elif settings.pairwise is not None:
+            objective = Pairwise(settings)
         trainer = Trainer(settings, weights, objective, data.items, data.held_out)
-        settings = settings.model_copy(update={"steps": trainer.settings.steps})
-        return cls(settings, files, data, trainer, began)
+        return cls(settings, files, data, trainer, began, plan)
 
-    def plan(self) -> str:
-        """What there is to train on, what is left out and why, and how long it goes on."""
-        from smallpress.train.data import describe
-
-        n_weights = sum(parameter.numel() for parameter in self.trainer.weights.master.values())
-        steps = f"{self.settings.steps} steps of {self.settings.samples_per_step}"
-        return f"{describe(self.data)}\n{steps}, {n_weights / 1e6:.1f} million weights trained in {self.settings.dtype}"
+    @property
+    def what(self) -> str:
+        """What the run is, in words."""
+        if self.settings.pairwise is not None:
+            return "training as a reward model on pairs of answers: it scores a conversation, and writes none"
+        return "supervised training on answers" if self.settings.dpo is None else "direct preference optimization"
 
     def train(self, folder: RunFolder) -> None:
         """Train, write model or adapter and report; whatever of it the folder does not hold yet."""
@@ -130,24 +157,14 @@ class Session:
 
         path = folder.path
         print(f"training in {path}; Ctrl-C stops, smallpress resume {path} goes on", file=sys.stderr)
+        laps: list[float] = []
         run = Run(folder, self.trainer, time.perf_counter() - self.began)
-        run.go(step_lines(run, SHOWN), lambda sentence: print(sentence, file=sys.stderr, flush=True))
+        run.go(step_lines(run, SHOWN, laps), lambda sentence: print(sentence, file=sys.stderr, flush=True))
         result = result_folder(self.settings, path)
         with folder.writing():
             if not result.exists():
-                how = (
-                    "supervised training on answers" if self.settings.dpo is None else "direct preference optimization"
-                )
-                summary = f"{self.settings.model} after {how}."
+                summary = f"{self.settings.model} after {self.what}."
                 export(self.settings, self.files, self.trainer.weights, result, summary)
+        if laps:
+            print_beside(self.plan, {SECONDS: fmean(laps)})
         point_to(folder, result)
-
-    def rehearse(self) -> None:
-        """One real step and nothing written: what a step costs, and what the run would."""
-        began = time.perf_counter()
-        metrics, _ = self.trainer.step()
-        seconds = time.perf_counter() - began
-        print(console_line(1, {key: value for key, value in metrics.items() if key in SHOWN}))
-        assert self.settings.steps is not None
-        print(f"one step took {seconds:.1f} seconds")
-        print(f"{self.settings.steps} steps would take {clock_time(seconds * self.settings.steps)}, and the measuring")

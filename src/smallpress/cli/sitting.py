@@ -1,11 +1,14 @@
 """One sitting of an evaluation: which questions, put to whom, judged by what, kept where."""
 
 import os
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Literal
 
+from smallpress.cli.foresight import announce, foresee_serving, print_engine_beside, rehearse_serving
 from smallpress.run.errors import UserError
 from smallpress.run.progress import Progress
 
@@ -17,9 +20,10 @@ if TYPE_CHECKING:
     from smallpress.evaluate.result import Result, Sampling
     from smallpress.evaluate.store import AnswerStore
     from smallpress.evaluate.tables import Grid
+    from smallpress.planner.serving import Serving
     from smallpress.tokenizer.tokenizer import Tokenizer
 
-ROOM_FOR_TEMPLATE = 256  # tokens
+ROOM_FOR_TEMPLATE, TEMPLATE = 256, 32  # tokens at most, and usually
 MAX_RUNNING = 256
 KEYS = ("SMALLPRESS_API_KEY", "OPENAI_API_KEY")
 
@@ -115,8 +119,9 @@ class Sitting:
         result = judge(answered, tasks, self.reading, self.model, checker, seen)
         return result, result, result_grid(result)
 
-    def of_local(self, offline: bool, dtype: "NumberFormat | Auto") -> Found:
-        """Put to a model that runs here."""
+    def of_local(self, offline: bool, dtype: "NumberFormat | Auto", dry_run: bool = False) -> Found | None:
+        """Put to a model that runs here, the plan of it first. UserError where that cannot fit. `dry_run`: one question
+        alone, for what it takes; then there is nothing found."""
         from smallpress.cli.open_engine import open_engine
         from smallpress.weights.adapter import with_adapter
         from smallpress.weights.load import open_model
@@ -125,16 +130,39 @@ class Sitting:
         files = with_adapter(open_model(resolve(self.model, offline)), self.adapter)
         tokenizer = files.tokenizer()
         examples = self.questions.problems.examples
-        longest = max(len(tokenizer.encode(example.prompt)) for example in examples)
+        n_prompts = [len(tokenizer.encode(example.prompt)) for example in examples]
         n_running = min(MAX_RUNNING, len(examples) * self.sampling.samples)
-        tokens_each = min(longest + ROOM_FOR_TEMPLATE + self.sampling.max_tokens, files.config.max_seq_len)
+        tokens_each = min(max(n_prompts) + ROOM_FOR_TEMPLATE + self.sampling.max_tokens, files.config.max_seq_len)
+        asked = self._serving(n_prompts, n_running)
+        announce(plan := foresee_serving(self.model, files, dtype, asked))
         engine = open_engine(files, dtype, n_running, tokens_each)
-        with self._store(f"{dtype}, {self.adapter}" if self.adapter else dtype) as store:
+        if dry_run:
+            rehearse_serving(plan, engine, asked.n_prompt)
+            return None
+        found = self._put(engine, tokenizer, f"{dtype}, {self.adapter}" if self.adapter else dtype)
+        print_engine_beside(plan, engine)
+        return found
+
+    def _put(self, engine: "Engine", tokenizer: "Tokenizer", how: str) -> Found:
+        with self._store(how) as store:
             return (
                 self._every_way(engine, tokenizer, store)
                 if self.template == "all"
                 else self._one_way(engine, tokenizer, store)
             )
+
+    def _serving(self, prompts: Sequence[int], n_running: int) -> "Serving":
+        """What is asked of the engine, as a plan asks; `prompts`: tokens of each question."""
+        from smallpress.evaluate.baseline import answers_needed
+        from smallpress.planner.lengths import answer_lengths
+        from smallpress.planner.serving import Serving
+
+        sampling = self.sampling
+        n = len(prompts) * sampling.samples
+        if self.template == "all":
+            n = answers_needed(len(prompts), sampling.samples)
+        n_prompt = round(fmean(prompts)) + TEMPLATE
+        return Serving("int8", n_running, n_prompt, answer_lengths(sampling.max_tokens), n, "eval")
 
     def _one_way(self, engine: "Engine", tokenizer: "Tokenizer", store: "AnswerStore | None") -> Found:
         from smallpress.evaluate.evaluate import ask, judge

@@ -7,6 +7,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, TypeVar
 
 import smallpress
+from smallpress.cli.foresight import SECONDS, print_beside
 from smallpress.run.errors import UserError
 from smallpress.run.metrics import console_line
 from smallpress.run.progress import clock_time
@@ -16,8 +17,9 @@ from smallpress.run.settings import settings_from
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
+    from smallpress.planner.plan import Plan
     from smallpress.run.folder import RunFolder
-    from smallpress.run.loop import Loop, Pace
+    from smallpress.run.loop import Loop, Pace, Trainer
 
 AnySettings = TypeVar("AnySettings", bound="BaseModel")
 
@@ -70,3 +72,18 @@ def _left(settings: "Pace", seconds: float, laps: Sequence[float], step: int, re
     if settings.steps is not None:
         ends.append(fmean(laps) * (settings.steps - step) + reserve)
     return max(0.0, min(ends))
+
+
+def rehearse(plan: "Plan", trainer: "Trainer", shown: Sequence[str]) -> None:
+    """One real step and nothing written: what it costs beside its plan, and what the run would."""
+    began = time.perf_counter()
+    metrics, _ = trainer.step()
+    seconds, settings = time.perf_counter() - began, trainer.settings
+    print(console_line(1, {key: metrics[key] for key in shown if key in metrics}))
+    print(f"one step took {seconds:.1f} seconds")
+    print_beside(plan, {SECONDS: seconds})
+    if settings.steps is not None:
+        print(f"{settings.steps} steps would take {clock_time(seconds * settings.steps)}, and the measuring")
+    if settings.minutes is not None:
+        n_fitting = int(60 * settings.minutes / seconds)
+        print(f"about {n_fitting} steps fit in {settings.minutes:g} minutes, less what the measuring takes")

@@ -1,10 +1,11 @@
 """What long commands say of themselves before and after."""
 
 import io
+from dataclasses import replace
 
 import pytest
 
-from smallpress.cli.foresight import PEAK, ROUGH, announce, beside, foresee_learning
+from smallpress.cli.foresight import PEAK, ROUGH, announce, beside, foresee_learning, together
 from smallpress.planner.model import from_numbers
 from smallpress.run.errors import UserError
 
@@ -36,3 +37,13 @@ def test_plan_and_measured_stand_beside_each_other():
     first, second, third = shown.splitlines()
     assert first.split() == ["plan", "measured", "ratio"]
     assert second.endswith("0.50") and third.startswith(PEAK) and third.endswith("1.00")
+
+
+def test_servers_whose_full_caches_are_more_than_there_is_are_told_and_those_whose_weights_are_are_refused():
+    plan = replace(foresee_learning("serve", "a", from_numbers("dim=64,layers=2"), ASKED), room=10.0)
+    small = replace(plan, memory={"program": 1.0, "weights": 3.0, "KV cache": 4.0})
+    both, said = together([small, small]), io.StringIO()
+    announce(both, said)
+    assert dict(both.memory) == {"program": 1.0, "weights": 6.0, "KV cache": 3.0} and "--context" in said.getvalue()
+    with pytest.raises(UserError, match="serve needs"):
+        announce(together([small, small, small, small]))
