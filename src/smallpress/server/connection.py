@@ -1,6 +1,8 @@
-"""Connections that waste the server's time are closed: a head that never ends, an answer that nobody reads."""
+"""Connections: each piece leaves at once; who wastes the server's time (a head that never ends, an answer that nobody
+reads) is cut off."""
 
 import asyncio
+import socket
 from typing import ClassVar
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -16,6 +18,9 @@ class Connection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        # asyncio does this for sockets that name their protocol only, and create_server's do not. Without it a small
+        # piece waits until the client has acknowledged the one before: 40 ms an answer on a connection that is kept.
+        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._expect_head()
 
     def data_received(self, data: bytes) -> None:

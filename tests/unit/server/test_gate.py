@@ -1,5 +1,6 @@
 """Who is let in, how much may come, and what happens to connections that only take up room."""
 
+import http.client
 import json
 import socket
 import threading
@@ -73,6 +74,19 @@ def test_a_key_opens_everything_but_health_and_the_page(start):
         assert status == 401 and code_of(answer) == "invalid_api_key", wrong
     for right in (f"Bearer {KEY}", f"bearer {KEY}2"):
         assert call(served, headers={"Authorization": right})[0] == 200
+
+
+def test_answers_on_a_connection_that_is_kept_wait_for_no_acknowledgement(start):
+    served = start("ok")
+    connection = http.client.HTTPConnection(served.url.removeprefix("http://"), timeout=30)
+    seconds = []
+    for _ in range(20):
+        began = time.perf_counter()
+        connection.request("GET", "/v1/models")
+        connection.getresponse().read()
+        seconds.append(time.perf_counter() - began)
+    connection.close()
+    assert min(seconds[4:]) < 0.03, seconds  # the client's kernel acknowledges after 40 ms
 
 
 def test_keys_are_not_kept():
