@@ -173,8 +173,9 @@ int64_t exercise(int64_t n) {
     const Bytes w = load_bytes(codes);
     I16 dots[CHAINS];
     for (int c = 0; c < CHAINS; c++) dots[c] = iset1(c);
+    const auto a = held(codes);
     for (int64_t i = 0; i < n; i++)
-        for (int c = 0; c < CHAINS; c++) dots[c] = dot4(dots[c], w, codes);
+        for (int c = 0; c < CHAINS; c++) dots[c] = dot4(dots[c], w, a);
     F16 total = set1(0.0f);
     for (int c = 0; c < CHAINS; c++) total = add(total, to_float(dots[c]));
     volatile float kept = sum(total);  // else the compiler would leave all of it out

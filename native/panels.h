@@ -126,8 +126,8 @@ struct Codings {
 };
 
 // M rows of activations, 16 rows to a tile, so that what rows are multiplied by together lies together. Beside weights
-// in 8 bits they are codes of 8 bits of spans turned as the weights' are (`eights`, and `shifted`, the same with 128
-// added, where instructions want one factor without a sign), a scale for each row's span. Beside weights in 4 bits a
+// in 8 bits they are codes of 8 bits of spans turned as the weights' are (`eights`), for each row's span a scale and
+// what its products have too much where the weights' codes are taken 128 higher (`surplus`). Beside weights in 4 bits a
 // number is its row's scale * code; the code has 12 bits and is high * 2^4 + low, both of 8 bits, so that two products
 // of bytes make one of more bits (`fours`, and the sums of half a block's codes). Beside bf16 they are bf16 (`narrow`).
 struct Activations {
@@ -136,7 +136,8 @@ struct Activations {
 
     int64_t n_blocks = 0;
     Codings meets{true, true, true};          // those of the next products' weights
-    Buffer<int8_t> eight_data, shifted_data;  // [tile, block, row, 64]
+    Buffer<int8_t> eight_data;                // [tile, block, row, 64]
+    Buffer<int32_t> surplus_data;             // [tile, span, row]
     Buffer<int8_t> four_data;                 // [tile, half, row, (high, low), 32]
     Buffer<float> eight_scales, four_scales;  // [tile, span, row]; [row]
     Buffer<float> sum_data;                   // [tile, half, row]
@@ -148,7 +149,7 @@ struct Activations {
         n_blocks = (K + BLOCK - 1) / BLOCK;
         const int64_t rows = round_up(M, TILE), n = rows * n_blocks * BLOCK;
         eight_data.reserve(n);
-        shifted_data.reserve(n);
+        surplus_data.reserve(rows * n_spans());
         four_data.reserve(2 * n);
         eight_scales.reserve(rows * n_spans());
         four_scales.reserve(rows);
@@ -163,7 +164,7 @@ struct Activations {
         part.n_blocks = n_blocks;
         part.meets = meets;
         part.eight_data = eight_data.from(at);
-        part.shifted_data = shifted_data.from(at);
+        part.surplus_data = surplus_data.from(row * n_spans());
         part.four_data = four_data.from(2 * at);
         part.eight_scales = eight_scales.from(row * n_spans());
         part.four_scales = four_scales.from(row);
@@ -172,17 +173,13 @@ struct Activations {
         return part;
     }
 
-    // Of a row's first block (its first half, in fours and sums; its first span, in spans). low is HALF further on than
-    // high in fours.
+    // Of a row's first block (its first half, in fours and sums; its first span, in spans and surplus). low is HALF
+    // further on than high in fours.
     SMALLPRESS_INLINE int8_t* eights(int64_t row) const {
         return eight_data.get() + first(row, 1) + row % TILE * BLOCK;
     }
-    SMALLPRESS_INLINE int8_t* shifted(int64_t row) const {
-        return shifted_data.get() + first(row, 1) + row % TILE * BLOCK;
-    }
-    SMALLPRESS_INLINE float* spans(int64_t row) const {
-        return eight_scales.get() + row / TILE * TILE * n_spans() + row % TILE;
-    }
+    SMALLPRESS_INLINE float* spans(int64_t row) const { return eight_scales.get() + first_span(row); }
+    SMALLPRESS_INLINE int32_t* surplus(int64_t row) const { return surplus_data.get() + first_span(row); }
     SMALLPRESS_INLINE int8_t* fours(int64_t row) const { return four_data.get() + first(row, 2) + row % TILE * BLOCK; }
     SMALLPRESS_INLINE uint16_t* narrow(int64_t row) const {
         return narrow_data.get() + first(row, 1) + row % TILE * BLOCK;
@@ -193,6 +190,7 @@ private:
     SMALLPRESS_INLINE int64_t first(int64_t row, int64_t each) const {
         return row / TILE * TILE * n_blocks * BLOCK * each;
     }
+    SMALLPRESS_INLINE int64_t first_span(int64_t row) const { return row / TILE * TILE * n_spans() + row % TILE; }
 };
 
 }  // namespace smallpress

@@ -25,19 +25,12 @@ struct Peak {
     inline float none() const { return sum(zeros); }
 };
 
-// Sixteen bytes with 128 added to each.
-inline void store_shifted(const int8_t* codes, int8_t* to) {
-    uint64_t eights[2];
-    std::memcpy(eights, codes, sizeof eights);
-    for (uint64_t& eight : eights) eight ^= 0x8080808080808080u;
-    std::memcpy(to, eights, sizeof eights);
-}
-
-// A row's codes of 8 bits and its spans' scales.
+// A row's codes of 8 bits, its spans' scales, and 128 times its spans' codes.
 void quantize_eights(const float* x, int64_t n, const Activations& to, int64_t row) {
-    int8_t *codes = to.eights(row), *shifted = to.shifted(row);
+    int8_t* codes = to.eights(row);
     float* scales = to.spans(row);
-    for (int64_t begin = 0; begin < to.n_blocks * BLOCK; begin += SPAN, scales += TILE) {
+    int32_t* surplus = to.surplus(row);
+    for (int64_t begin = 0; begin < to.n_blocks * BLOCK; begin += SPAN, scales += TILE, surplus += TILE) {
         F16 v[SPAN / LANES];
         const int64_t n_parts = least(SPAN, to.n_blocks * BLOCK - begin) / LANES;
         for (int64_t i = 0; i < n_parts; i++) {
@@ -51,14 +44,14 @@ void quantize_eights(const float* x, int64_t n, const Activations& to, int64_t r
         const bool any = none == 0.0f && largest > TINY;
         const F16 inverse = set1(any ? 127.0f / largest : 0.0f);
         *scales = any ? largest / 127.0f : none;
+        F16 total = set1(0.0f);
         for (int64_t i = 0; i < n_parts; i++) {
             const F16 code = any ? round(mul(v[i], inverse)) : set1(0.0f);
-            const int64_t at = i * LANES / BLOCK * TILE * BLOCK + i * LANES % BLOCK;
-            store_int8(codes + at, code);
-            if (SHIFTED) store_shifted(codes + at, shifted + at);
+            store_int8(codes + i * LANES / BLOCK * TILE * BLOCK + i * LANES % BLOCK, code);
+            total = add(total, code);
         }
+        if (SHIFTED) *surplus = 128 * static_cast<int32_t>(sum(total));
         codes += SPAN / BLOCK * TILE * BLOCK;
-        shifted += SPAN / BLOCK * TILE * BLOCK;
     }
 }
 
@@ -201,27 +194,22 @@ struct Streams {
 static_assert(HALF == 32 && Activations::LOW_BITS == 4, "as simd_*.h have it");
 template <int S, int R>
 inline void span_q8(const Streams& w, int64_t byte, int64_t n, const uint16_t* halves, const int8_t* a,
-                    const float* scales, bool fresh, F16* total) {
-    I16 dots[S][R], extra[S];  // 128 times the codes, which shifted factors count too much
-    for (int s = 0; s < S; s++) {
-        extra[s] = iset1(0);
-        for (int r = 0; r < R; r++) dots[s][r] = iset1(0);
-    }
+                    const float* scales, const int32_t* surplus, bool fresh, F16* total) {
+    I16 dots[S][R];
+    for (int s = 0; s < S; s++)
+        for (int r = 0; r < R; r++) dots[s][r] = iset1(SHIFTED ? -surplus[r] : 0);
     for (; n > 0; n -= BLOCK, a += TILE * BLOCK)
         for (int64_t j = 0; j < BLOCK; j += QUAD, byte += PANEL * QUAD)
             for (int s = 0; s < S; s++) {
-                constexpr uint8_t EACH[QUAD] = {128, 128, 128, 128};
                 if (fresh) fetch(w.at(s, byte));
-                const Bytes quad = load_bytes(w.at(s, byte));
-                if constexpr (SHIFTED) extra[s] = dot4(extra[s], quad, EACH);
+                if (R == TILE) __builtin_prefetch(a + TILE * BLOCK + j / QUAD * BLOCK);  // a row of the next block
+                const Bytes quad = load_codes(w.at(s, byte));
                 for (int r = 0; r < R; r++) dots[s][r] = dot4(dots[s][r], quad, a + r * BLOCK + j);
             }
     for (int s = 0; s < S; s++) {
         const F16 scale = load_half(w.halves(s, halves));
-        for (int r = 0; r < R; r++) {
-            const F16 dot = to_float(SHIFTED ? isub(dots[s][r], extra[s]) : dots[s][r]);
-            total[s * R + r] = fma(dot, mul(scale, set1(scales[r])), total[s * R + r]);
-        }
+        for (int r = 0; r < R; r++)
+            total[s * R + r] = fma(to_float(dots[s][r]), mul(scale, set1(scales[r])), total[s * R + r]);
     }
 }
 
@@ -274,13 +262,14 @@ inline void panels_times_rows(const Activations& x, int64_t row, const Panels& w
         return;
     }
     if (w.coding == Coding::Q8) {
-        const int8_t* a = SHIFTED ? x.shifted(row) : x.eights(row);
+        const int8_t* a = x.eights(row);
         const float* scales = x.spans(row);
+        const int32_t* surplus = x.surplus(row);
         const int64_t n_columns = w.n_blocks * BLOCK;
         for (int64_t begin = 0; begin < n_columns; begin += SPAN)
             span_q8<S, R>(streams, begin * PANEL, least(SPAN, n_columns - begin),
-                          w.scales(first) + begin / SPAN * PANEL, a + begin * TILE, scales + begin / SPAN * TILE, fresh,
-                          out);
+                          w.scales(first) + begin / SPAN * PANEL, a + begin * TILE, scales + begin / SPAN * TILE,
+                          surplus + begin / SPAN * TILE, fresh, out);
         return;
     }
     const bool has_minima = w.coding == Coding::Q4_1;
@@ -331,10 +320,17 @@ void product(const Activations& x, int64_t M, const Panels& w, int64_t first, in
         first += apart * STREAMS;
     }
     // Panels outside, rows inside: a panel comes from memory once and stays in the first cache for all rows.
-    static_assert(TILE % ROWS == 0, "rows multiplied together are of one tile");
-    for (int64_t panel = first; panel < last; panel++)
-        for (int64_t row = 0; row < M; row += ROWS)
-            rows_times_panel<ROWS>(x, row, least(ROWS, M - row), w, panel, out, stride, store_);
+    const auto times_rows = [&](auto rows) __attribute__((always_inline)) {
+        constexpr int64_t R = rows.value;
+        static_assert(TILE % R == 0, "rows multiplied together are of one tile");
+        for (int64_t panel = first; panel < last; panel++)
+            for (int64_t row = 0; row < M; row += R)
+                rows_times_panel<R>(x, row, least(R, M - row), w, panel, out, stride, store_);
+    };
+    if (w.coding == Coding::Q8)
+        times_rows(std::integral_constant<int64_t, ROWS_IN_8_BITS>());
+    else
+        times_rows(std::integral_constant<int64_t, ROWS>());
 }
 
 }  // namespace

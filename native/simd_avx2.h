@@ -99,6 +99,7 @@ inline Bytes load_bytes(const uint8_t* p) {
     const __m256i* at = reinterpret_cast<const __m256i*>(p);
     return {_mm256_load_si256(at), _mm256_load_si256(at + 1)};
 }
+inline Bytes load_codes(const uint8_t* p) { return load_bytes(p); }
 inline Bytes load_pairs(const uint16_t* p) {
     const __m256i* at = reinterpret_cast<const __m256i*>(p);
     return {_mm256_loadu_si256(at), _mm256_loadu_si256(at + 1)};
@@ -114,6 +115,7 @@ inline __m256i quads(__m256i w, __m256i a) {
     const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(a), _mm256_sign_epi8(w, a));
     return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
 }
+inline const void* held(const void* a) { return a; }
 inline I16 dot4(I16 acc, Bytes w, const void* a) {
     int32_t quad;
     std::memcpy(&quad, a, 4);
@@ -160,7 +162,7 @@ inline F16 dot2(F16 acc, Bytes w, const uint16_t* a) {
 }
 
 constexpr bool SHIFTED = false;
-constexpr int64_t ROWS = 2;  // activations that share one pass over a panel
-constexpr int AT_ONCE = 1;   // pairs of registers of keys or values that attention works on at a time
+constexpr int64_t ROWS = 2, ROWS_IN_8_BITS = ROWS;  // activations that share one pass over a panel
+constexpr int AT_ONCE = 1;  // pairs of registers of keys or values that attention works on at a time
 
 }  // namespace

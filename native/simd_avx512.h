@@ -85,8 +85,18 @@ inline __m512i four(const void* a) {
     std::memcpy(&quad, a, 4);
     return _mm512_set1_epi32(quad);
 }
-inline I16 dot4(I16 acc, Bytes w, const void* a) { return _mm512_dpbusd_epi32(acc, four(a), w); }
-inline I16 dot4_small(I16 acc, Bytes w, const int8_t* a) { return _mm512_dpbusd_epi32(acc, w, four(a)); }
+// VNNI multiplies unsigned bytes, here those of w, by signed ones, which it takes from memory and spreads by itself. In
+// assembly, because compilers load them apart and copy every sum twice.
+using Quad __attribute__((may_alias, aligned(1))) = const int32_t;
+inline I16 dot4(I16 acc, Bytes w, const void* a) {
+    asm("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(acc) : "v"(w), "m"(*static_cast<Quad*>(a)));
+    return acc;
+}
+inline __m512i held(const void* a) { return four(a); }
+inline I16 dot4(I16 acc, Bytes w, __m512i a) { return _mm512_dpbusd_epi32(acc, w, a); }
+inline Bytes load_codes(const uint8_t* p) {
+    return _mm512_xor_si512(load_bytes(p), _mm512_set1_epi8(static_cast<char>(0x80)));
+}
 
 inline __m512 first_halves(__m512i x) { return _mm512_castsi512_ps(_mm512_slli_epi32(x, 16)); }
 inline __m512 second_halves(__m512i x) {
@@ -102,9 +112,9 @@ inline F16 dot2(F16 acc, Bytes w, const uint16_t* a) {
 #endif
 }
 
-constexpr bool SHIFTED = true;  // VNNI multiplies unsigned bytes by signed ones
-constexpr int64_t ROWS = 8;     // activations that share one pass over a panel
-constexpr int AT_ONCE = 4;      // registers of keys or values that attention works on at a time
+constexpr bool SHIFTED = true;
+constexpr int64_t ROWS = 8, ROWS_IN_8_BITS = 16;  // activations that share one pass over a panel
+constexpr int AT_ONCE = 4;                        // registers of keys or values that attention works on at a time
 
 }  // namespace
 

@@ -134,6 +134,7 @@ inline Bytes load_bytes(const uint8_t* p) {
     for (int i = 0; i < 4; i++) out.v[i] = vreinterpretq_s8_u8(vld1q_u8(p + 16 * i));
     return out;
 }
+inline Bytes load_codes(const uint8_t* p) { return load_bytes(p); }
 inline Bytes load_pairs(const uint16_t* p) {
     Bytes out;
     for (int i = 0; i < 4; i++) out.v[i] = vreinterpretq_s8_u16(vld1q_u16(p + 8 * i));
@@ -161,12 +162,12 @@ inline uint32x4_t four(const void* a) {
     std::memcpy(&bits, a, 4);
     return vdupq_n_u32(bits);
 }
+inline const void* held(const void* a) { return a; }
 inline I16 dot4(I16 acc, Bytes w, const void* a) {
     const int8x16_t quad = vreinterpretq_s8_u32(four(a));
     for (int i = 0; i < 4; i++) acc.v[i] = dot4(acc.v[i], w.v[i], quad);
     return acc;
 }
-inline I16 dot4_small(I16 acc, Bytes w, const int8_t* a) { return dot4(acc, w, a); }
 
 inline float32x4_t first_halves(uint32x4_t x) { return vreinterpretq_f32_u32(vshlq_n_u32(x, 16)); }
 inline float32x4_t second_halves(uint32x4_t x) { return vreinterpretq_f32_u32(vandq_u32(x, vdupq_n_u32(0xffff0000))); }
@@ -179,8 +180,8 @@ inline F16 dot2(F16 acc, Bytes w, const uint16_t* a) {
 }
 
 constexpr bool SHIFTED = false;
-constexpr int64_t ROWS = 2;  // activations that share one pass over a panel
-constexpr int AT_ONCE = 1;   // fours of registers of keys or values that attention works on at a time
+constexpr int64_t ROWS = 2, ROWS_IN_8_BITS = ROWS;  // activations that share one pass over a panel
+constexpr int AT_ONCE = 1;  // fours of registers of keys or values that attention works on at a time
 
 }  // namespace
 

@@ -11,8 +11,8 @@ struct FourDots {
 
 // Two quads, whose codes are at most 15: the second quad's part lies 16 bytes after the first's, low parts 32 after.
 inline void add_quads(FourDots& dots, Bytes first, Bytes second, const int8_t* a) {
-    dots.high = dot4_small(dot4_small(dots.high, first, a), second, a + 16);
-    dots.low = dot4_small(dot4_small(dots.low, first, a + 32), second, a + 48);
+    dots.high = dot4(dot4(dots.high, first, a), second, a + 16);
+    dots.low = dot4(dot4(dots.low, first, a + 32), second, a + 48);
 }
 
 inline I16 total_of_fours(const FourDots& dots) { return iadd(shift_left<4>(dots.high), dots.low); }

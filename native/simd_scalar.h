@@ -147,8 +147,9 @@ inline Bytes low_nibbles(Bytes x) {
 inline Bytes high_nibbles(Bytes x) {
     return each_byte(x, [](uint8_t byte) { return static_cast<uint8_t>(byte >> 4); });
 }
-// Each lane: its four signed bytes of w times the four signed bytes at a, added to acc. With SHIFTED those at a are
-// unsigned and 128 above what they stand for.
+// Codes of weights as dot4 wants them. With SHIFTED without a sign, 128 above what they stand for.
+inline Bytes load_codes(const uint8_t* p) { return load_bytes(p); }
+// Each lane: its four bytes of w, signed but with SHIFTED, times the four signed bytes at a, added to acc.
 inline I16 dot4(I16 acc, Bytes w, const void* a) {
     int8_t quad[4];
     std::memcpy(quad, a, 4);
@@ -156,8 +157,9 @@ inline I16 dot4(I16 acc, Bytes w, const void* a) {
         for (int j = 0; j < 4; j++) acc.v[i] += static_cast<int32_t>(static_cast<int8_t>(w.v[4 * i + j])) * quad[j];
     return acc;
 }
-// The same for bytes of w of at most 15; those at a are signed.
-inline I16 dot4_small(I16 acc, Bytes w, const int8_t* a) { return dot4(acc, w, a); }
+
+// Four bytes that dot4 takes many times.
+inline const void* held(const void* a) { return a; }
 
 // Each lane: its two bf16 numbers of w times the two at a, added to acc.
 inline F16 dot2(F16 acc, Bytes w, const uint16_t* a) {
@@ -171,8 +173,8 @@ inline F16 dot2(F16 acc, Bytes w, const uint16_t* a) {
 }
 
 constexpr bool SHIFTED = false;
-constexpr int64_t ROWS = 4;  // activations that share one pass over a panel
-constexpr int AT_ONCE = 1;   // groups of lanes of keys or values that attention works on at a time
+constexpr int64_t ROWS = 4, ROWS_IN_8_BITS = ROWS;  // activations that share one pass over a panel
+constexpr int AT_ONCE = 1;  // groups of lanes of keys or values that attention works on at a time
 
 }  // namespace
 
