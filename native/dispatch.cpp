@@ -27,6 +27,7 @@ const Kernels& kernels_amx();
 #if defined(__aarch64__)
 const Kernels& kernels_neon();
 const Kernels& kernels_dotprod();
+const Kernels& kernels_i8mm();
 #endif
 
 namespace {
@@ -54,14 +55,31 @@ bool has_amx() {
 #endif
 
 #if defined(__aarch64__)
+#if defined(__APPLE__)
+bool has_feature(const char* name) {
+    int has = 0;
+    size_t size = sizeof has;
+    return sysctlbyname(name, &has, &size, nullptr, 0) == 0 && has;
+}
+#endif
+
 bool has_dotprod() {
 #if defined(__linux__)
     constexpr unsigned long DOTPROD = 1 << 20;  // HWCAP_ASIMDDP
     return getauxval(AT_HWCAP) & DOTPROD;
 #elif defined(__APPLE__)
-    int has = 0;
-    size_t size = sizeof has;
-    return sysctlbyname("hw.optional.arm.FEAT_DotProd", &has, &size, nullptr, 0) == 0 && has;
+    return has_feature("hw.optional.arm.FEAT_DotProd");
+#else
+    return false;
+#endif
+}
+
+bool has_i8mm() {
+#if defined(__linux__)
+    constexpr unsigned long I8MM = 1 << 13;  // HWCAP2_I8MM
+    return has_dotprod() && getauxval(AT_HWCAP2) & I8MM;
+#elif defined(__APPLE__)
+    return has_dotprod() && has_feature("hw.optional.arm.FEAT_I8MM");
 #else
     return false;
 #endif
@@ -84,6 +102,7 @@ const Choice* choices(int& n) {
          kernels_avx2},
 #endif
 #if defined(__aarch64__)
+        {"i8mm", has_i8mm(), kernels_i8mm},
         {"dotprod", has_dotprod(), kernels_dotprod},
         {"neon", true, kernels_neon},  // a part of the architecture
 #endif

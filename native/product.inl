@@ -189,12 +189,33 @@ struct Streams {
     }
 };
 
+#ifdef __ARM_FEATURE_MATMUL_INT8
+// As span_q8, for one panel and an even number of rows.
+template <int R>
+inline void span_q8_in_eights(const uint8_t* codes, int64_t n, const uint16_t* halves, const int8_t* a,
+                              const float* scales, bool fresh, F16* total) {
+    PairDots dots[R / 2] = {};
+    for (; n > 0; n -= BLOCK, a += TILE * BLOCK)
+        for (int64_t j = 0; j < BLOCK; j += 2 * QUAD, codes += 2 * LINE) {
+            if (fresh) fetch(codes), fetch(codes + LINE);
+            const Eights w = in_eights(load_codes(codes), load_codes(codes + LINE));
+            for (int r = 0; r < R; r += 2) add_eights(dots[r / 2], w, a + r * BLOCK + j, a + (r + 1) * BLOCK + j);
+        }
+    const F16 scale = load_half(halves);
+    for (int r = 0; r < R; r++)
+        total[r] = fma(to_float(dots_of(dots[r / 2], r % 2)), mul(scale, set1(scales[r])), total[r]);
+}
+#endif
+
 // `n` columns of a span from the line at `byte` on, times R rows of a tile, added to their totals, [S, R]; `fresh`: the
 // weights come from memory.
 static_assert(HALF == 32 && Activations::LOW_BITS == 4, "as simd_*.h have it");
 template <int S, int R>
 inline void span_q8(const Streams& w, int64_t byte, int64_t n, const uint16_t* halves, const int8_t* a,
                     const float* scales, const int32_t* surplus, bool fresh, F16* total) {
+#ifdef __ARM_FEATURE_MATMUL_INT8
+    if constexpr (S == 1 && R % 2 == 0) return span_q8_in_eights<R>(w.at(0, byte), n, halves, a, scales, fresh, total);
+#endif
     I16 dots[S][R];
     for (int s = 0; s < S; s++)
         for (int r = 0; r < R; r++) dots[s][r] = iset1(SHIFTED ? -surplus[r] : 0);
@@ -320,17 +341,13 @@ void product(const Activations& x, int64_t M, const Panels& w, int64_t first, in
         first += apart * STREAMS;
     }
     // Panels outside, rows inside: a panel comes from memory once and stays in the first cache for all rows.
-    const auto times_rows = [&](auto rows) __attribute__((always_inline)) {
-        constexpr int64_t R = rows.value;
-        static_assert(TILE % R == 0, "rows multiplied together are of one tile");
-        for (int64_t panel = first; panel < last; panel++)
-            for (int64_t row = 0; row < M; row += R)
-                rows_times_panel<R>(x, row, least(R, M - row), w, panel, out, stride, store_);
-    };
-    if (w.coding == Coding::Q8)
-        times_rows(std::integral_constant<int64_t, ROWS_IN_8_BITS>());
-    else
-        times_rows(std::integral_constant<int64_t, ROWS>());
+    static_assert(TILE % ROWS == 0 && TILE % ROWS_IN_8_BITS == 0, "rows multiplied together are of one tile");
+    const bool eight_bits = w.coding == Coding::Q8;
+    const int64_t together = eight_bits ? ROWS_IN_8_BITS : ROWS;
+    const auto times = eight_bits ? rows_times_panel<ROWS_IN_8_BITS> : rows_times_panel<ROWS>;
+    for (int64_t panel = first; panel < last; panel++)
+        for (int64_t row = 0; row < M; row += together)
+            times(x, row, least(together, M - row), w, panel, out, stride, store_);
 }
 
 }  // namespace

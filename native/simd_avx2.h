@@ -93,7 +93,6 @@ inline void store_int8(int8_t* p, F16 x) {
 }
 
 inline I16 iset1(int32_t x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
-inline I16 isub(I16 x, I16 y) { return {_mm256_sub_epi32(x.a, y.a), _mm256_sub_epi32(x.b, y.b)}; }
 inline F16 to_float(I16 x) { return {_mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b)}; }
 inline Bytes load_bytes(const uint8_t* p) {
     const __m256i* at = reinterpret_cast<const __m256i*>(p);

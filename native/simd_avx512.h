@@ -59,7 +59,6 @@ inline void store_int8(int8_t* p, F16 x) {
 }
 
 inline I16 iset1(int32_t x) { return _mm512_set1_epi32(x); }
-inline I16 isub(I16 a, I16 b) { return _mm512_sub_epi32(a, b); }
 inline I16 iadd(I16 a, I16 b) { return _mm512_add_epi32(a, b); }
 template <int BITS>
 inline I16 shift_left(I16 a) {

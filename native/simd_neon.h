@@ -1,4 +1,5 @@
-// Sixteen lanes in four registers: NEON, as every 64-bit Arm processor has it, and its dot products where they are.
+// Sixteen lanes in four registers: NEON, as every 64-bit Arm processor has it, with its dot products and its products
+// of 8-bit matrices where they are.
 
 #pragma once
 
@@ -113,10 +114,6 @@ inline I16 iset1(int32_t x) {
     const int32x4_t four = vdupq_n_s32(x);
     return {{four, four, four, four}};
 }
-inline I16 isub(I16 a, I16 b) {
-    for (int i = 0; i < 4; i++) a.v[i] = vsubq_s32(a.v[i], b.v[i]);
-    return a;
-}
 inline I16 iadd(I16 a, I16 b) {
     for (int i = 0; i < 4; i++) a.v[i] = vaddq_s32(a.v[i], b.v[i]);
     return a;
@@ -169,6 +166,38 @@ inline I16 dot4(I16 acc, Bytes w, const void* a) {
     return acc;
 }
 
+#ifdef __ARM_FEATURE_MATMUL_INT8
+// Eight columns of sixteen rows of weights, two rows to a register.
+struct Eights {
+    int8x16_t v[8];
+};
+inline Eights in_eights(Bytes first, Bytes second) {
+    Eights out;
+    for (int i = 0; i < 4; i++) {
+        const int32x4_t left = vreinterpretq_s32_s8(first.v[i]), right = vreinterpretq_s32_s8(second.v[i]);
+        out.v[2 * i] = vreinterpretq_s8_s32(vzip1q_s32(left, right));
+        out.v[2 * i + 1] = vreinterpretq_s8_s32(vzip2q_s32(left, right));
+    }
+    return out;
+}
+// Dots of sixteen rows of weights with two of activations: in each register those of two by two.
+struct PairDots {
+    int32x4_t v[8];
+};
+inline void add_eights(PairDots& dots, const Eights& w, const int8_t* a, const int8_t* b) {
+    const int8x16_t both = vcombine_s8(vld1_s8(a), vld1_s8(b));
+    for (int i = 0; i < 8; i++) dots.v[i] = vmmlaq_s32(dots.v[i], w.v[i], both);
+}
+inline I16 dots_of(const PairDots& dots, bool second) {
+    I16 out;
+    for (int i = 0; i < 4; i++) {
+        const int32x4_t left = dots.v[2 * i], right = dots.v[2 * i + 1];
+        out.v[i] = second ? vuzp2q_s32(left, right) : vuzp1q_s32(left, right);
+    }
+    return out;
+}
+#endif
+
 inline float32x4_t first_halves(uint32x4_t x) { return vreinterpretq_f32_u32(vshlq_n_u32(x, 16)); }
 inline float32x4_t second_halves(uint32x4_t x) { return vreinterpretq_f32_u32(vandq_u32(x, vdupq_n_u32(0xffff0000))); }
 inline F16 dot2(F16 acc, Bytes w, const uint16_t* a) {
@@ -180,7 +209,12 @@ inline F16 dot2(F16 acc, Bytes w, const uint16_t* a) {
 }
 
 constexpr bool SHIFTED = false;
-constexpr int64_t ROWS = 2, ROWS_IN_8_BITS = ROWS;  // activations that share one pass over a panel
+constexpr int64_t ROWS = 2;  // activations that share one pass over a panel
+#ifdef __ARM_FEATURE_MATMUL_INT8
+constexpr int64_t ROWS_IN_8_BITS = 4;
+#else
+constexpr int64_t ROWS_IN_8_BITS = ROWS;
+#endif
 constexpr int AT_ONCE = 1;  // fours of registers of keys or values that attention works on at a time
 
 }  // namespace

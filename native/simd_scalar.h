@@ -113,9 +113,6 @@ inline I16 each_int(Op op) {
 inline I16 iset1(int32_t x) {
     return each_int([&](int) { return x; });
 }
-inline I16 isub(I16 a, I16 b) {
-    return each_int([&](int i) { return a.v[i] - b.v[i]; });
-}
 inline I16 iadd(I16 a, I16 b) {
     return each_int([&](int i) { return a.v[i] + b.v[i]; });
 }

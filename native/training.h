@@ -49,7 +49,8 @@ struct Factor {
 
 // A matrix in 8 bits, scale * code. Rows are taken 16 at a time (a tile), columns 64 at a time (a step); a number of
 // steps of a row shares a scale. A left factor has its codes row by row, [tile, step, row, 64]; a right one in quads of
-// columns, [tile, step, 64 / 4, row, 4]. Scales are [tile, span, row]. What fills up tiles and steps has code 0.
+// columns, [tile, step, 64 / 4, row, 4]. Scales are [tile, span, row]; so is what a left factor's products have too
+// much where a right one's codes are taken 128 higher. What fills up tiles and steps has code 0.
 struct Operand {
     static constexpr int64_t ROWS = 16, STEP = 64, BYTES = ROWS * STEP;
     static constexpr int64_t BLOCK_TILES = 8;  // of one scale, where rows share it too: 128 rows
@@ -58,6 +59,7 @@ struct Operand {
     int64_t n_rows = 0, n_columns = 0, n_tiles = 0, n_steps = 0, span = 0, n_spans = 0;
     Buffer<int8_t> code_data;
     Buffer<float> scale_data;
+    Buffer<int32_t> surplus_data;
 
     // `columns` of them share a scale: a multiple of STEP.
     void reserve(bool right, bool by_rows, int64_t rows, int64_t all_columns, int64_t columns) {
@@ -66,12 +68,16 @@ struct Operand {
         span = columns / STEP, n_spans = (n_steps + span - 1) / span;
         code_data.reserve(n_tiles * n_steps * BYTES);
         scale_data.reserve(n_tiles * n_spans * ROWS);
+        if (!right) surplus_data.reserve(n_tiles * n_spans * ROWS);
     }
     SMALLPRESS_INLINE int8_t* codes(int64_t tile, int64_t step) const {
         return code_data.get() + (tile * n_steps + step) * BYTES;
     }
     SMALLPRESS_INLINE float* scales(int64_t tile, int64_t s) const {
         return scale_data.get() + (tile * n_spans + s) * ROWS;
+    }
+    SMALLPRESS_INLINE int32_t* surplus(int64_t tile, int64_t s) const {
+        return surplus_data.get() + (tile * n_spans + s) * ROWS;
     }
 };
 

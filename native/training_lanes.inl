@@ -13,8 +13,6 @@ inline F16 with_sign(F16 size, F16 x);
 inline F16 root(F16 x);
 // Each lane's four bytes are the whole numbers of a, b, c and d there, -127 to 127.
 inline void store_quads(int8_t* p, F16 a, F16 b, F16 c, F16 d);
-// Each lane: its four signed bytes of w times the four at a, added to acc, which with SHIFTED began at surplus_of(w).
-inline I16 dot4_signed(I16 acc, Bytes w, const int8_t* a);
 // Numbers from 0 to below 256, cut to whole ones.
 inline void store_codes(uint8_t* p, F16 x);
 
@@ -40,11 +38,6 @@ inline void store_quads(int8_t* p, F16 a, F16 b, F16 c, F16 d) {
     const __m512i cd =
         _mm512_or_si512(_mm512_and_si512(_mm512_cvtps_epi32(c), low), _mm512_slli_epi32(_mm512_cvtps_epi32(d), 8));
     _mm512_storeu_si512(p, _mm512_or_si512(ab, _mm512_slli_epi32(cd, 16)));
-}
-inline I16 dot4_signed(I16 acc, Bytes w, const int8_t* a) {
-    int32_t quad;
-    std::memcpy(&quad, a, 4);
-    return _mm512_dpbusd_epi32(acc, _mm512_set1_epi32(quad ^ static_cast<int32_t>(0x80808080)), w);
 }
 
 #elif defined(__AVX2__)
@@ -121,7 +114,6 @@ inline void store_quads(int8_t* p, F16 a, F16 b, F16 c, F16 d) {
     for (int i = 0; i < 16; i++)
         for (int j = 0; j < 4; j++) p[4 * i + j] = bytes[j][i];
 }
-inline I16 dot4_signed(I16 acc, Bytes w, const int8_t* a) { return dot4(acc, w, a); }
 
 #endif
 

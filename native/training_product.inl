@@ -81,6 +81,17 @@ inline void share(float* scales, int64_t n) {
     for (int64_t i = 0; i < n; i++) scales[i] = most;
 }
 
+inline void sum_up(const Operand& left, int64_t tile, int64_t s) {
+    for (int64_t row = 0; row < Operand::ROWS; row++) {
+        int32_t sum = 0;
+        for (int64_t step = s * left.span; step < least((s + 1) * left.span, left.n_steps); step++) {
+            const int8_t* codes = left.codes(tile, step) + row * Operand::STEP;
+            for (int64_t k = 0; k < Operand::STEP; k++) sum += codes[k];
+        }
+        left.surplus(tile, s)[row] = 128 * sum;
+    }
+}
+
 inline void encode_span(const Factor& x, const Operand& to, int64_t first, int64_t last, int64_t s) {
     constexpr int64_t ROOM = Operand::BLOCK_TILES * Operand::ROWS;
     float scales[ROOM], inverse[ROOM];
@@ -98,6 +109,7 @@ inline void encode_span(const Factor& x, const Operand& to, int64_t first, int64
         for (int64_t step = s * to.span; step < least((s + 1) * to.span, to.n_steps); step++)
             encode_step(x, window_of(x, tile, step * Operand::STEP, (step + 1) * Operand::STEP), inverse + at,
                         to.is_right, to.codes(tile, step));
+        if (SHIFTED && !to.is_right) sum_up(to, tile, s);
     }
 }
 
@@ -115,20 +127,6 @@ inline void put_row(const Output& out, int64_t row, int64_t column, int64_t n, F
     std::memcpy(static_cast<uint16_t*>(out.numbers) + at, lanes, least(n, LANES) * sizeof(uint16_t));
 }
 
-// What signed factors of 0 leave behind in every lane where the instruction wants them 128 higher.
-inline I16 surplus_of(const Operand& right, int64_t tile, int64_t s) {
-    I16 dots = iset1(0);
-    if constexpr (SHIFTED) {
-        constexpr int8_t NONE[QUAD] = {};
-        for (int64_t step = s * right.span; step < least((s + 1) * right.span, right.n_steps); step++) {
-            const uint8_t* quads = reinterpret_cast<const uint8_t*>(right.codes(tile, step));
-            for (int64_t j = 0; j < Operand::STEP / QUAD; j++)
-                dots = dot4_signed(dots, load_bytes(quads + j * LINE), NONE);
-        }
-    }
-    return isub(iset1(0), dots);
-}
-
 // R rows of a left tile times a right tile.
 template <int R>
 inline void rows_times_tile(const Operand& left, const Operand& right, int64_t a, int64_t row, int64_t b,
@@ -137,14 +135,14 @@ inline void rows_times_tile(const Operand& left, const Operand& right, int64_t a
     for (int r = 0; r < R; r++) totals[r] = set1(0.0f);
     for (int64_t s = 0; s < right.n_spans; s++) {
         I16 dots[R];
-        const I16 start = surplus_of(right, b, s);
-        for (int r = 0; r < R; r++) dots[r] = start;
+        const int32_t* surplus = left.surplus(a, s) + row;
+        for (int r = 0; r < R; r++) dots[r] = iset1(SHIFTED ? -surplus[r] : 0);
         for (int64_t step = s * right.span; step < least((s + 1) * right.span, right.n_steps); step++) {
             const int8_t* rows = left.codes(a, step) + row * Operand::STEP;
             const uint8_t* quads = reinterpret_cast<const uint8_t*>(right.codes(b, step));
             for (int64_t j = 0; j < Operand::STEP / QUAD; j++) {
-                const Bytes quad = load_bytes(quads + j * LINE);
-                for (int r = 0; r < R; r++) dots[r] = dot4_signed(dots[r], quad, rows + r * Operand::STEP + j * QUAD);
+                const Bytes quad = load_codes(quads + j * LINE);
+                for (int r = 0; r < R; r++) dots[r] = dot4(dots[r], quad, rows + r * Operand::STEP + j * QUAD);
             }
         }
         const F16 scale = load(right.scales(b, s));
@@ -157,9 +155,10 @@ inline void rows_times_tile(const Operand& left, const Operand& right, int64_t a
 }
 
 void multiply(const Operand& left, const Operand& right, int64_t first, int64_t last, const Output& out) {
+    constexpr int64_t R = ROWS_IN_8_BITS;
     for (int64_t b = first; b < last; b++)
         for (int64_t a = 0; b * Operand::ROWS < right.n_rows && a < left.n_tiles; a++)
-            for (int64_t row = 0; row < Operand::ROWS; row += ROWS) rows_times_tile<ROWS>(left, right, a, row, b, out);
+            for (int64_t row = 0; row < Operand::ROWS; row += R) rows_times_tile<R>(left, right, a, row, b, out);
 }
 
 }  // namespace

@@ -23,7 +23,7 @@ int n_failures() { return failures; }
 
 std::vector<const Kernels*> tables() {
     std::vector<const Kernels*> found;
-    for (const char* name : {"scalar", "neon", "dotprod", "avx2", "avx512", "amx"})
+    for (const char* name : {"scalar", "neon", "dotprod", "i8mm", "avx2", "avx512", "amx"})
         if (smallpress::can_run(name)) found.push_back(&smallpress::kernels(name));
     return found;
 }

@@ -74,7 +74,12 @@ def test_an_older_processor_runs_what_it_can(built, cpu, tables):
 
 
 @pytest.mark.parametrize(
-    ("cpu", "tables"), [("cortex-a72", ["neon", "scalar"]), ("neoverse-n1", ["dotprod", "neon", "scalar"])]
+    ("cpu", "tables"),
+    [
+        ("cortex-a72", ["neon", "scalar"]),
+        ("neoverse-n1", ["dotprod", "neon", "scalar"]),
+        ("max", ["i8mm", "dotprod", "neon", "scalar"]),
+    ],
 )
 def test_the_core_is_right_on_arm_under_emulation(built, cpu, tables):
     need("qemu-aarch64")

@@ -6,7 +6,7 @@ import pytest
 from smallpress import _native
 
 SETS = [pytest.param(name, marks=pytest.mark.skipif(not _native.can_run(name), reason="not on this processor"))
-        for name in ("scalar", "neon", "dotprod", "avx2", "avx512", "amx")]  # fmt: skip
+        for name in ("scalar", "neon", "dotprod", "i8mm", "avx2", "avx512", "amx")]  # fmt: skip
 LENGTHS = (1, 4, 15, 16, 17, 31, 32, 33, 63, 64, 65, 100, 576)
 PAGES = [(1, 4, 1, 4), (5, 20, 3, 4), (16, 64, 3, 16), (17, 64, 9, 16), (200, 64, 3, 16), (33, 80, 2, 7),
          (75, 64, 3, 32), (50, 20, 1, 20)]  # fmt: skip

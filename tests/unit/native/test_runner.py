@@ -63,7 +63,7 @@ def test_the_ends_of_the_draw_are_ids_that_can_be_drawn(runner, uniform):
     assert weights[id] in sorted(weights)[-3:]
 
 
-@pytest.mark.parametrize("kernels", ("neon", "dotprod", "avx2", "avx512", "amx"))
+@pytest.mark.parametrize("kernels", ("neon", "dotprod", "i8mm", "avx2", "avx512", "amx"))
 def test_every_instruction_set_gives_the_references_logits(runner, kernels):
     if not _native.can_run(kernels):
         pytest.skip(f"this processor has no {kernels}")
