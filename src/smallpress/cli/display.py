@@ -4,11 +4,11 @@ import sys
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TextIO
 
-from rich.console import Console
-
 from smallpress.tokenizer.thinking import Kind
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from smallpress.cli.talk import Reply
 
 STEERING = {
@@ -36,8 +36,7 @@ class AnswerDisplay:
     def __init__(self, out: TextIO | None = None, err: TextIO | None = None) -> None:
         self._out, self._err = out or sys.stdout, err or sys.stderr
         self._terminal = self._out.isatty()
-        self._console = Console(file=self._out, highlight=False)
-        self._dims = self._terminal and self._console.color_system is not None and not self._console.no_color
+        self._dimmer = _dimmer(self._out) if self._terminal else None
         self._kind: Kind | None = None
         self._ends_line = True
 
@@ -64,8 +63,8 @@ class AnswerDisplay:
             self._write(f"{text}\n", dim=True)
 
     def _write(self, text: str, dim: bool = False) -> None:
-        if dim and self._dims:
-            self._console.out(text, style="dim", end="")
+        if dim and self._dimmer is not None:
+            self._dimmer.out(text, style="dim", end="")
         else:
             print(text, end="", file=self._out, flush=True)
         self._ends_line = text.endswith("\n")
@@ -77,12 +76,20 @@ class AnswerDisplay:
             print(file=self._err)
         if not self._terminal:
             return
-        if ended == "thinking" and not self._dims:
+        if ended == "thinking" and self._dimmer is None:
             self._write("\n[end of thinking]")
         if ended is not None and kind is not None:
             self._write("\n\n")
-        if kind == "thinking" and not self._dims:
+        if kind == "thinking" and self._dimmer is None:
             self._write("[thinking]\n")
+
+
+def _dimmer(terminal: TextIO) -> "Console | None":
+    """What writes dim there; None where it cannot, or NO_COLOR asks for none."""
+    from rich.console import Console
+
+    console = Console(file=terminal, highlight=False)
+    return console if console.color_system is not None and not console.no_color else None
 
 
 def summary(reply: "Reply") -> str:
