@@ -53,6 +53,8 @@ inline void whole_block(const AdamW& step, const DynamicMap& first_map, const Dy
     const F16 slow = set1(step.first_share), kept = set1(step.second_kept), fresh = set1(step.second_share);
     F16 first_peak = set1(0.0f), second_peak = set1(0.0f), first_zero = set1(0.0f), second_zero = set1(0.0f);
     for (int64_t i = 0; i < QUANT_BLOCK; i += LANES) {
+        fetch(gradient + i);
+        fetch(parameters + i);
         const F16 g = load(gradient + i), p = load(parameters + i);
         F16 m = load_moment(first_map, FORMAT, first, i), v = load_moment(second_map, FORMAT, second, i);
         m = fma(sub(g, m), slow, m);

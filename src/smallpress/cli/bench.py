@@ -76,12 +76,13 @@ def bench(
         raise UserError(f"{longest} tokens are asked for", f"{model} has a context of {files.config.max_seq_len}")
     with _peer(peer, peer_python, files) as beside:
         sides = _measure(files, dtype, kv_cache_dtype, beside, trials, repeats)
+    memory = peak_resident()  # What measures the machine takes more.
     found = _found(files, sides) | {
         "model": model,
         "dtype": dtype,
         "kv_cache_dtype": kv_cache_dtype,
         "repeats": repeats,
-        "memory": peak_resident(),
+        "memory": memory,
     }
     if beside:
         found |= {"peer": f"llama-cpp-python {beside.version}", "peer_memory": beside.memory}
