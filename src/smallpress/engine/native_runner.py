@@ -29,6 +29,9 @@ CacheFormat = Literal["bfloat16", "int8"]
 
 BITS: dict[Packing, int] = {"int4": 4, "int8": 8, "bfloat16": 16}
 
+LET_GO_AFTER = 1 << 24
+"""Weights read; more would stand in memory twice, as the file has them and packed."""
+
 IN_FP32 = ("attn.kv_b.weight", "mlp.router.weight")
 """Matrices that the core wants as numbers: it turns a part of the one, and keeps the other as it is."""
 
@@ -77,8 +80,14 @@ class NativeRunner:
         runner = cls.__new__(cls)
         runner._begin(files.config, page_size, n_pages, "", modules, cache)
         runner.packing, runner.bits = packing, BITS.get(packing, 8)
+        n_read = 0
         for name in filter(runner._is_run, runner.shapes):
             runner._take(files, name, packing)
+            n_read += math.prod(runner.shapes[name])
+            if n_read > LET_GO_AFTER:
+                files.let_go()
+                n_read = 0
+        files.let_go()
         return runner
 
     def _begin(

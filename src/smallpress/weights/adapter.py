@@ -201,6 +201,9 @@ class AdaptedFiles(ModelFiles):
         tensor = np.ascontiguousarray(self.read(name))
         return "F32", tensor.view(np.uint8)
 
+    def let_go(self) -> None:
+        self._files.let_go()
+
 
 def with_adapter(files: ModelFiles, folder: Path | None) -> ModelFiles:
     """The model's files, with the adapter in `folder` merged where one is given. Raises UserError as `open_adapter`."""

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from smallpress.lowbit.blocks import FORMATS, NOT_READ, BlockFormat, dequantize
 from smallpress.run.errors import disk_error
 from smallpress.weights.errors import FormatError
+from smallpress.weights.mapped import let_go, map_file
 
 MAX_HEADER_BYTES = 1 << 26
 MAX_PAIRS = MAX_TENSORS = 1 << 16
@@ -76,6 +77,10 @@ class GGUFFile:
         info = self.tensors[name]
         return dequantize(info.format, self.raw(name)).reshape(info.shape)
 
+    def let_go(self) -> None:
+        """Give back the memory of what was read."""
+        let_go(self._data)
+
 
 def open_gguf(path: str | Path) -> GGUFFile:
     """Map the file and read its header. Raises FormatError for every departure from the format."""
@@ -120,7 +125,7 @@ def _read_header(path: Path) -> tuple[GGUFHeader, NDArray[np.uint8]]:
     try:
         if path.stat().st_size < 24:
             raise FormatError(path, 0, f"{path.stat().st_size} bytes are too few for a GGUF header of 24")
-        data = np.memmap(path, dtype=np.uint8, mode="r").view(np.ndarray)
+        data = map_file(path)
     except OSError as error:
         raise disk_error(error, f"reading {path}") from error
     cursor = _Cursor(path, data.data)

@@ -37,6 +37,10 @@ class GGUFParts:
     def read(self, name: str) -> NDArray[np.float32]:
         return self._files[name].read(name)
 
+    def let_go(self) -> None:
+        for file in set(self._files.values()):
+            file.let_go()
+
 
 def open_gguf_model(path: Path) -> GGUFFile | GGUFParts:
     """One file, or all parts of the model that the file is a part of.

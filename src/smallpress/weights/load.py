@@ -79,6 +79,10 @@ class ModelFiles(ABC):
         A stack's rows follow one another, matrix by matrix.
         """
 
+    @abstractmethod
+    def let_go(self) -> None:
+        """Give back the memory of what was read; what is asked for again is read again."""
+
     def tensors(self) -> Iterator[tuple[str, NDArray[np.float32]]]:
         """(our name, fp32 array) of every tensor, read when its turn comes."""
         return ((name, self.read(name)) for name in tensor_shapes(self.config))
@@ -117,6 +121,9 @@ class HFFolder(ModelFiles):
 
     def tokenizer(self) -> Tokenizer:
         return Tokenizer.from_folder(self.path)
+
+    def let_go(self) -> None:
+        self._shards.let_go()
 
     def gguf_metadata(self) -> dict[str, Any]:
         general: dict[str, Any] = {"general.name": self.path.resolve().name}
@@ -185,6 +192,9 @@ class _GGUF(ModelFiles):
 
     def tokenizer(self) -> Tokenizer:
         return Tokenizer.from_gguf(self._file.metadata)
+
+    def let_go(self) -> None:
+        self._file.let_go()
 
     def gguf_metadata(self) -> dict[str, Any]:
         metadata = self._file.metadata.items()

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from smallpress.lowbit.bfloat16 import bf16_to_fp32
 from smallpress.run.errors import disk_error
 from smallpress.weights.errors import FormatError
+from smallpress.weights.mapped import let_go, map_file
 
 MAX_HEADER_BYTES = 100_000_000
 MAX_DIMS = 16
@@ -74,6 +75,10 @@ class SafetensorsFile:
             raise FormatError(self.path, info.offset, f"tensor {name!r} holds {info.dtype} where weights are expected")
         return self.stored(name).astype(np.float32)
 
+    def let_go(self) -> None:
+        """Give back the memory of what was read."""
+        let_go(self._data)
+
 
 def open_safetensors(path: str | Path) -> SafetensorsFile:
     """Map the file and read its header. Raises FormatError for every departure from the format."""
@@ -82,7 +87,7 @@ def open_safetensors(path: str | Path) -> SafetensorsFile:
         size = path.stat().st_size
         if size < 10:
             raise FormatError(path, 0, f"{size} bytes are too few for a safetensors file")
-        data = np.memmap(path, dtype=np.uint8, mode="r").view(np.ndarray)
+        data = map_file(path)
     except OSError as error:
         raise disk_error(error, f"reading {path}") from error
     header_bytes = int(data[:8].view("<u8")[0])

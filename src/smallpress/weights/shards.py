@@ -58,6 +58,10 @@ class Shards:
     def stored(self, name: str) -> tuple[str, NDArray[np.uint8]]:
         return self._files[name].tensors[name].dtype, self._files[name].raw(name)
 
+    def let_go(self) -> None:
+        for file in set(self._files.values()):
+            file.let_go()
+
 
 def open_shards(folder: Path, fp8_block: tuple[int, int] | None = None) -> Shards:
     """Open the folder's weights; `fp8_block`: rows and columns that share a scale, where some are FP8.

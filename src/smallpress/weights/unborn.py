@@ -23,5 +23,8 @@ class UnbornModel(ModelFiles):
     def read(self, name: str) -> NoReturn:
         raise AssertionError(f"{name} is asked of a model that was not written yet")
 
+    def let_go(self) -> None:
+        """There is nothing to give back."""
+
     def stored(self, name: str) -> NoReturn:
         self.read(name)
