@@ -1,6 +1,7 @@
-"""What every test may rely on: one thread, seeded torch, no hub, and the real model where it can be had."""
+"""What every test may rely on: one thread, seeded torch, no hub, Ctrl-C, and the real model where it can be had."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import pytest
 from hypothesis import settings
 
 from smallpress.run.errors import UserError
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # A shell's background job ignores it, and what it starts too.
 
 settings.register_profile("smallpress", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("smallpress")
