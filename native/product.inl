@@ -126,7 +126,7 @@ inline float pack_row_q8(const float* values, int64_t n, const Panels& to, int64
     int8_t codes[SPAN];
     encode(turned, n, scale, 0.0f, -127.0f, 127.0f, codes);
     uint8_t* out = to.codes(panel) + span * PANEL * SPAN + row * QUAD;
-    for (int64_t k = 0; k < n; k++) out[k / QUAD * PANEL * QUAD + k % QUAD] = static_cast<uint8_t>(codes[k]);
+    for (int64_t k = 0; k < n; k += QUAD) std::memcpy(out + k * PANEL, codes + k, QUAD);
     return scale;
 }
 
@@ -142,8 +142,9 @@ inline float pack_row_q4(const float* values, int64_t n, const Panels& to, int64
         int8_t codes[HALF];
         encode(values, HALF, scale, minimum, 0.0f, 15.0f, codes);
         uint8_t* out = to.codes(panel) + half * PANEL * HALF / 2 + row * QUAD;
-        for (int64_t k = 0; k < HALF / 2; k++)
-            out[k / QUAD * PANEL * QUAD + k % QUAD] = static_cast<uint8_t>(codes[k] | codes[k + HALF / 2] << 4);
+        uint8_t both[HALF / 2];
+        for (int64_t k = 0; k < HALF / 2; k++) both[k] = static_cast<uint8_t>(codes[k] | codes[k + HALF / 2] << 4);
+        for (int64_t k = 0; k < HALF / 2; k += QUAD) std::memcpy(out + k * PANEL, both + k, QUAD);
         sizes += scale + std::fabs(minimum);
     }
     return sizes;
