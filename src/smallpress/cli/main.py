@@ -4,7 +4,6 @@ Verbs are imported when they are called, so help is quick and needs no torch. To
 function of that name, and add its line to VERBS; its help text is the docstring's first line, which a test compares.
 """
 
-import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -41,12 +40,8 @@ TIERS = {"torch": "train", "fastapi": "serve", "uvicorn": "serve"}
 
 OK, FAULT, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
 
-OBJECTS_BEFORE_COLLECTING = 50_000
-"""Python's own 700 has the collector run through each new import and vocabulary again and again: 30 ms of a start."""
-
 
 def main() -> None:
-    gc.set_threshold(OBJECTS_BEFORE_COLLECTING)
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # Nobody asked for them, and looking takes 10 ms.
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # Closed by whoever called, as in `smallpress ls >&-`.

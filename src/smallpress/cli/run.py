@@ -1,5 +1,6 @@
 """smallpress run"""
 
+import gc
 import json as json_format
 import os
 import stat
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 TEMPERATURE, TOP_P, MAX_TOKENS = 0.6, 0.95, 1024
 """Where neither the command line nor the model says; the first two are those of DeepSeek-R1's model card."""
 MAX_PIPED_BYTES = 4 << 20
+OBJECTS_BEFORE_COLLECTING = 50_000
+"""Python's own 700 has the collector run through each new import and vocabulary again and again: 30 ms of a start. Not
+for training, where what waits to be collected may hold tensors."""
 
 
 def run(
@@ -74,6 +78,7 @@ def run(
     given = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p}
     given |= {"max_tokens": max_tokens, "seed": seed}
     settings = {key: value for key, value in given.items() if value is not None}
+    gc.set_threshold(OBJECTS_BEFORE_COLLECTING)
     with _loading(model):
         talk = open_talk(model, settings, template, dtype, offline, drafts=draft, adapter=adapter, cache=kv_cache_dtype)
     talk.system, talk.seed = system, seed

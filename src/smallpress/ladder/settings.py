@@ -19,33 +19,23 @@ RL_KEYS = ("r1_zero", "reasoning_rl", "all_scenarios_rl")
 TAUGHT_KEYS = ("cold_start", "rejection_sampling")
 JUDGES = ("helpfulness", "harmlessness")
 
-_READABLE = {"paragraph_words": 150, "code_blocks": False}
+_FROM_ANSWERS: dict[str, Any] = {
+    "form": "chat",
+    "reading": "strict",
+    "temperature": 1.0,
+    "filters": {"correct": True, "well_formed": True, "paragraph_words": 150, "code_blocks": False},
+    "answers_each": 4,
+    "keep_each": 1,
+    "epochs": 2,
+    "lr": 5e-5,
+}
+"""Of both stages that learn from a teacher's answers."""
 
 R1: dict[str, dict[str, Any]] = {
     "r1_zero": {"form": "r1_zero_example"},
-    "cold_start": {
-        "teacher_form": "r1_zero_example",
-        "form": "chat",
-        "reading": "strict",
-        "temperature": 1.0,
-        "filters": {"correct": True, "well_formed": True, **_READABLE},
-        "answers_each": 4,
-        "keep_each": 1,
-        "epochs": 2,
-        "lr": 5e-5,
-    },
+    "cold_start": {"teacher_form": "r1_zero_example", **_FROM_ANSWERS},
     "reasoning_rl": {"form": "chat", "temperature": 1.0, "rewards": {"accuracy": 1.0, "format": 1.0, "language": 1.0}},
-    "rejection_sampling": {
-        "teacher_form": "chat",
-        "form": "chat",
-        "reading": "strict",
-        "temperature": 1.0,
-        "filters": {"correct": True, "well_formed": True, **_READABLE},
-        "answers_each": 4,
-        "keep_each": 1,
-        "epochs": 2,
-        "lr": 5e-5,
-    },
+    "rejection_sampling": {"teacher_form": "chat", **_FROM_ANSWERS},
     "all_scenarios_rl": {
         "form": "chat",
         "temperature": 0.7,
