@@ -118,14 +118,19 @@ void Pool::run(const std::function<void(int)>& work) {
 }
 
 void Pool::split(int64_t n, int64_t grain, const std::function<void(int, int64_t, int64_t)>& work) {
+    split_over(n_threads_, [this](const std::function<void(int)>& each) { run(each); }, n, grain, work);
+}
+
+void split_over(int n_threads, const std::function<void(const std::function<void(int)>&)>& run, int64_t n, int64_t grain,
+                const std::function<void(int, int64_t, int64_t)>& work) {
     const int64_t n_grains = (n + grain - 1) / grain;
     if (n_grains <= 1) {
         if (n > 0) work(0, 0, n);
         return;
     }
     run([&](int thread) {
-        const int64_t begin = n_grains * thread / n_threads_ * grain;
-        const int64_t end = std::min(n, n_grains * (thread + 1) / n_threads_ * grain);
+        const int64_t begin = n_grains * thread / n_threads * grain;
+        const int64_t end = std::min(n, n_grains * (thread + 1) / n_threads * grain);
         if (begin < end) work(thread, begin, end);
     });
 }

@@ -15,6 +15,7 @@ from smallpress.cli.foresight import SECONDS, announce, foresee_grpo, print_besi
 from smallpress.cli.gain import RESULT, Exam, seconds_of, write_gain
 from smallpress.cli.training import point_to, rehearse, settings_of, step_lines
 from smallpress.run.folder import RunFolder
+from smallpress.run.heap import keep_freed_memory
 from smallpress.run.settings import load_settings
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ class Session:
     @classmethod
     def open(cls, settings: "GRPOSettings", offline: bool) -> "Session":
         from smallpress.cli.open_engine import engine_over, number_format
+        from smallpress.lowbit.linear8 import int8_backward, use
         from smallpress.optim.compute_dtype import compute_dtype
         from smallpress.optim.master import MasterWeights
         from smallpress.rl.general import read_prompts
@@ -107,6 +109,7 @@ class Session:
         from smallpress.weights.reference import resolve
 
         began, path = time.perf_counter(), resolve(settings.model, offline)
+        keep_freed_memory()
         files = open_model(path)
         tokenizer, dtype = files.tokenizer(), compute_dtype(settings.dtype)
         rollout_format = number_format(settings.rollout_dtype)
@@ -120,6 +123,8 @@ class Session:
         judges = open_judges(settings, dtype, offline)
         model = load_transformer(path)
         weights = MasterWeights(model, dtype, weight_decay=settings.weight_decay, optimizer=settings.optimizer)
+        if settings.backward == "int8":
+            use(int8_backward(), weights.model.layers)
         n_running = min(MAX_RUNNING, max(settings.prompts_per_step * settings.group_size, settings.eval_n))
         engine = engine_over(model, rollout_format, n_running, ROOM)
         for name in (name for name, one in settings.judges.items() if one.by == RULES):

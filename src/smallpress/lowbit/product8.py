@@ -84,6 +84,11 @@ def simulated(format: Format, span: int = SPAN) -> Product:
     return product
 
 
+def int8(span: int = SPAN) -> Product:
+    """In the native core, or where there is none in plain torch."""
+    return simulated("int8", span) if native_core() is None else native_int8(span)
+
+
 def native_int8(span: int = SPAN, n_threads: int | None = None, kernels: str = "") -> Product:
     """int8 in the native core, for fp32 and bf16 on a CPU; `n_threads` None: torch's number."""
     core = native_core()

@@ -64,6 +64,7 @@ class GRPOSettings(Settings):
     optimizer: Literal["adamw", "adamw8"] = "adamw"  # adamw8: its moments in 8 bits, 2 bytes a parameter instead of 8
     max_grad_norm: float = Field(1.0, gt=0)
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"  # of the update
+    backward: Literal["same", "int8"] = "same"  # products of gradients in linear layers
     rollout_dtype: Literal["auto", "int8", "bfloat16", "float32"] = "auto"
     micro_batch_tokens: int = Field(2048, ge=64)
 

@@ -9,8 +9,7 @@ from smallpress.corpus.fill_middle import Marks
 from smallpress.corpus.rows import Row, Rows
 from smallpress.corpus.shards import Corpus
 from smallpress.lowbit.linear8 import Arithmetic, use
-from smallpress.lowbit.native_core import native_core
-from smallpress.lowbit.product8 import native_int8, simulated
+from smallpress.lowbit.product8 import int8, simulated
 from smallpress.model.config import ModelConfig
 from smallpress.model.transformer import Transformer, init_weights
 from smallpress.parallel.checkpoint import read_whole
@@ -49,7 +48,7 @@ def new_model(config: ModelConfig, std: float, seed: int, arithmetic: str = "flo
     model = Transformer(config)
     init_weights(model, std, seed)
     if arithmetic == "int8":
-        product = simulated("int8") if native_core() is None else native_int8()
+        product = int8()
     elif arithmetic == "fp8":
         product = simulated("fp8")
     else:

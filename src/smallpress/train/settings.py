@@ -67,6 +67,7 @@ class TrainSettings(Settings):
     samples_per_step: int = Field(16, ge=1)
     micro_batch_tokens: int = Field(2048, ge=64)
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"  # of the passes
+    backward: Literal["same", "int8"] = "same"  # products of gradients in linear layers
     recompute: bool = False  # each block's activations in the backward pass: less memory, a third more time
 
     # how long
