@@ -97,6 +97,13 @@ def test_a_dry_run_takes_a_step_and_writes_nothing(tiny_recipe, tmp_path, monkey
     assert "one step took" in said and "4 steps would take" in said and "steps fit in 2 minutes" in said
 
 
+def test_gradients_in_8_bits_are_a_setting_that_the_run_keeps(tiny_recipe, tmp_path):
+    path = tmp_path / "run"
+    assert run(["grpo", str(tiny_recipe), "--out", str(path), "--steps", "1", "--set", "backward=int8"]) == 0
+    assert RunFolder.open(path).settings["backward"] == "int8"
+    assert read_metrics(path / "metrics.jsonl")[-1]["grad_norm"] > 0
+
+
 WRONG = [
     (["--set", "grup_size=4"], "unknown setting grup_size; did you mean group_size?"),
     (["--set", "lr=fast"], "lr = 'fast'"),

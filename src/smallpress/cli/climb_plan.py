@@ -87,6 +87,7 @@ def _learning(files: "ModelFiles", told: "SFTSettings") -> "Plan":
         "seq_len": min(told.max_tokens, told.micro_batch_tokens // told.samples_per_step),
         "micro_tokens": told.micro_batch_tokens,
         "dtype": told.dtype,
+        "backward": told.backward,
         "optimizer": told.optimizer,
     }
     return foresee_learning("sft", told.model, files.config, asked)

@@ -34,6 +34,7 @@ class Rehearsed:
     micro_batch_tokens: int = 2048
     updates_per_rollout: int = 1
     dtype: str = "bfloat16"
+    backward: str = "same"
     optimizer: str = "adamw"
     rollout_format: str = "int8"
     with_reference: bool = False
@@ -97,7 +98,7 @@ def plan_grpo(planned: Planned, place: Place, asked: Rehearsed) -> Plan:
 
 def _update(planned: Planned, place: Place, asked: Rehearsed) -> Cost:
     config = planned.config
-    at_work = Learning(config, place.rates, asked.dtype)
+    at_work = Learning(config, place.rates, asked.dtype, asked.backward)
     n_learned, n_predicted = asked.n_learned
     n_sequences = max(1.0, asked.prompts_per_step * asked.taught * asked.train_on)
     n_groups = max(1.0, asked.prompts_per_step * asked.taught)

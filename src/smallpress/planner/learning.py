@@ -72,6 +72,7 @@ class Learned:
     seq_len: int = 1024
     micro_tokens: int = 2048
     dtype: str = "bfloat16"
+    backward: str = "same"
     optimizer: str = "adamw"
     predicted: float = 1.0
     activity: str = "pretrain"
@@ -135,7 +136,7 @@ def plan_learning(planned: Planned, place: Place, asked: Learned, teacher: Plann
 
 def _step(config: ModelConfig, place: Place, asked: Learned) -> Cost:
     """Passes over a step's tokens, whoever else reads them, and the optimizer."""
-    n_tokens, at_work = float(asked.batch_tokens), Learning(config, place.rates, asked.dtype)
+    n_tokens, at_work = float(asked.batch_tokens), Learning(config, place.rates, asked.dtype, asked.backward)
     whole = _passes(config, place, asked, n_tokens, 3.0)
     costs = [times(asked.rereads / 3, whole)]
     if asked.adapters is None:
@@ -152,7 +153,7 @@ def _step(config: ModelConfig, place: Place, asked: Learned) -> Cost:
 
 
 def _passes(config: ModelConfig, place: Place, asked: Learned, n_tokens: float, products: float) -> Cost:
-    at_work = Learning(config, place.rates, asked.dtype)
+    at_work = Learning(config, place.rates, asked.dtype, asked.backward)
     if asked.activity == "pretrain":
         return with_mtp(config, at_work, n_tokens, asked.seq_len)
     return at_work.tokens(n_tokens, asked.predicted * n_tokens, n_tokens / asked.seq_len, products=products)

@@ -30,6 +30,7 @@ def main() -> None:
 def _rates(dtype: Any) -> dict[str, float]:
     import torch
 
+    from smallpress.lowbit.linear8 import int8_backward, use
     from smallpress.model.attention import Group, PackedCausal, TokenTree
     from smallpress.model.token_logprobs import token_logprobs
     from smallpress.model.transformer import Transformer, init_weights
@@ -54,12 +55,17 @@ def _rates(dtype: Any) -> dict[str, float]:
         token_logprobs(hidden, model.head_weight, ids[:N_ROWS])[0].sum().backward()
 
     short, long = layers(SHORT), layers(N_TOKENS)
+    use(int8_backward(), model.layers)
+    in_8_bits = layers(SHORT)
     shorts = 3 * _attention_multiply_adds(CONFIG, SHORT, 0) * N_TOKENS / SHORT
     longs = 3 * _attention_multiply_adds(CONFIG, N_TOKENS, 0)
     attention = max(1e-13, (long - short) / (longs - shorts))
-    block = max(1e-13, (short - attention * shorts) / (3 * N_TOKENS * n_products(CONFIG)))
+    block, block_int8 = (
+        max(1e-13, (seconds - attention * shorts) / (3 * N_TOKENS * n_products(CONFIG)))
+        for seconds in (short, in_8_bits)
+    )
     head = typical(at_head) / (3 * N_ROWS * CONFIG.vocab_size * CONFIG.dim)
-    return {"block": block, "head": head, "attention": attention}
+    return {"block": block, "block_int8": block_int8, "head": head, "attention": attention}
 
 
 def _optimizer(choice: Any) -> float:

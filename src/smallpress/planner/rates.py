@@ -54,7 +54,10 @@ class Rates(Protocol):
         and norms, rotations and activations, which make `n_values` numbers."""
         ...
 
-    def training_products(self, multiply_adds: float, dtype: str) -> Cost: ...
+    def training_products(self, multiply_adds: float, dtype: str, backward: str = "same") -> Cost:
+        """Forward and both gradients; those in 8 bits where `backward` is "int8" and the machine does so."""
+        ...
+
     def head_products(self, multiply_adds: float, dtype: str) -> Cost: ...
     def training_attention(self, multiply_adds: float, dtype: str) -> Cost: ...
     def passes_over(self, n_bytes: float, dtype: str) -> Cost:
@@ -89,11 +92,16 @@ class Roofline:
     def step_overhead(self, n_layers: int, n_drawn: float, vocab_size: int, n_values: float) -> Cost:
         return {OVERHEAD: self.shares.layer_seconds * n_layers, MEMORY: 4 * n_values / self._bandwidth}
 
-    def training_products(self, multiply_adds: float, dtype: str) -> Cost:
+    def training_products(self, multiply_adds: float, dtype: str, backward: str = "same") -> Cost:
         shares = self.shares
-        return self._arithmetic(multiply_adds, dtype, shares.training_fp8 if dtype == "fp8" else shares.training)
+        reached = shares.training_fp8 if dtype == "fp8" else shares.training
+        if backward == "same" or self.machine.kind != "processor":
+            return self._arithmetic(multiply_adds, dtype, reached)
+        forward, gradients = multiply_adds / 3, multiply_adds * 2 / 3
+        return plus(self._arithmetic(forward, dtype, reached), self._arithmetic(gradients, "int8", reached))
 
-    head_products = training_products
+    def head_products(self, multiply_adds: float, dtype: str) -> Cost:
+        return self.training_products(multiply_adds, dtype)
 
     def training_attention(self, multiply_adds: float, dtype: str) -> Cost:
         return self._arithmetic(multiply_adds, "bfloat16", self.shares.attention)
@@ -130,7 +138,7 @@ class Measured:
     logit: float
     step: float
     row: float
-    training: dict[str, dict[str, float]]  # dtype -> seconds a unit of block, head, attention
+    training: dict[str, dict[str, float]]  # dtype -> seconds a unit of block, block_int8, head, attention
     optimizers: dict[str, float]
     pack: dict[str, float]
 
@@ -149,8 +157,8 @@ class Measured:
         drawing = n_drawn * self.row + max(1.0, n_drawn / self.threads) * self.logit * vocab_size
         return {OVERHEAD: self.step + self.layer * n_layers + drawing, ARITHMETIC: n_values * self.value}
 
-    def training_products(self, multiply_adds: float, dtype: str) -> Cost:
-        return {ARITHMETIC: multiply_adds * self.training[dtype]["block"]}
+    def training_products(self, multiply_adds: float, dtype: str, backward: str = "same") -> Cost:
+        return {ARITHMETIC: multiply_adds * self.training[dtype]["block" if backward == "same" else "block_int8"]}
 
     def head_products(self, multiply_adds: float, dtype: str) -> Cost:
         return {ARITHMETIC: multiply_adds * self.training[dtype]["head"]}

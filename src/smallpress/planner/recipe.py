@@ -28,6 +28,7 @@ ALIKE: dict[str, tuple[str, ...]] = {
     "seq_len": ("seq_len", "row_len", "max_seq_len", "context"),
     "micro_tokens": ("micro_batch_tokens", "micro_tokens"),
     "dtype": ("dtype",),
+    "backward": ("backward",),
     "optimizer": ("optimizer",),
 }
 """Our word -> those that recipes of pretrain, sft and distill use for it."""
@@ -59,6 +60,7 @@ def rehearsed(settings: "GRPOSettings", n_prompt: float = N_PROMPT, n_shared: fl
         micro_batch_tokens=settings.micro_batch_tokens,
         updates_per_rollout=settings.updates_per_rollout,
         dtype="bfloat16" if settings.dtype == "auto" else settings.dtype,
+        backward=settings.backward,
         optimizer=settings.optimizer,
         rollout_format="int8" if settings.rollout_dtype == "auto" else settings.rollout_dtype,
         with_reference=settings.beta > 0,
@@ -81,6 +83,7 @@ def supervised(settings: "TrainSettings", config: ModelConfig, n_steps: float, s
         longest=sizes.longest,
         micro_tokens=settings.micro_batch_tokens,
         dtype=dtype,
+        backward=settings.backward,
         optimizer=settings.optimizer,
         predicted=sizes.predicted,
         activity="sft",

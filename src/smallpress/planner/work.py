@@ -96,11 +96,12 @@ class Generating:
 
 @dataclass(frozen=True, slots=True)
 class Learning:
-    """A model under training in `dtype`, one machine."""
+    """A model under training in `dtype`, its gradients of linear layers in `backward`, on one machine."""
 
     config: ModelConfig
     rates: Rates
     dtype: str
+    backward: str = "same"
 
     def tokens(
         self, n_tokens: float, n_predicted: float, n_sequences: float, n_before: float = 0.0, products: float = 3.0
@@ -113,7 +114,7 @@ class Learning:
         attention = _attention_multiply_adds(config, each, n_before) * n_sequences
         kept = activation_bytes(config, n_tokens, "bfloat16" if dtype == "fp8" else dtype)
         return plus(
-            rates.training_products(products * n_tokens * n_products(config), dtype),
+            rates.training_products(products * n_tokens * n_products(config), dtype, self.backward),
             rates.head_products(products * n_predicted * config.vocab_size * config.dim, _not_fp8(dtype)),
             rates.training_attention(3 * attention, _not_fp8(dtype)),
             rates.passes_over(PASSES * kept, dtype),

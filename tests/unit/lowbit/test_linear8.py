@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from smallpress.lowbit.linear8 import Arithmetic, linear8, use
+from smallpress.lowbit.linear8 import Arithmetic, int8_backward, linear8, use
 from smallpress.lowbit.native_core import native_core
 from smallpress.lowbit.product8 import native_int8, simulated
 from smallpress.model.attention import Group, PackedCausal, TokenTree
@@ -107,6 +107,19 @@ def test_a_tiny_model_learns_in_8_bits_what_it_learns_without(tiny_model, dtype)
             weights.step(lr=3e-3, max_norm=1.0)
         losses.append(loss.item())
     assert losses[0] < first / 2 and losses[1] == pytest.approx(losses[0], rel=0.05)
+
+
+def test_with_gradients_alone_in_8_bits_the_model_says_what_it_said(tiny_model):
+    model, plain = tiny_model(), tiny_model()
+    use(int8_backward(), model.layers)
+    ours, theirs = loss_of(model), loss_of(plain)
+    assert ours.item() == pytest.approx(theirs.item(), rel=1e-6)
+    ours.backward()
+    theirs.backward()
+    for (name, p), q in zip(model.named_parameters(), plain.parameters(), strict=True):
+        assert (p.grad - q.grad).norm() < 0.05 * q.grad.norm() + 1e-5, name
+    rounded = model.layers[0].mlp.up.weight.grad
+    assert not torch.equal(rounded, plain.layers[0].mlp.up.weight.grad)
 
 
 def test_a_copy_of_such_a_model_moves_alone(tiny_model):

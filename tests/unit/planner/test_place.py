@@ -5,7 +5,7 @@ import json
 import pytest
 
 from smallpress.planner.probe import VERSION, _path, known_place, nominal
-from smallpress.planner.rates import interpolated
+from smallpress.planner.rates import Measured, Roofline, interpolated
 from smallpress.run.machine import Machine
 
 RATES = {
@@ -20,7 +20,10 @@ RATES = {
     "logit": 1e-9,
     "step": 1e-4,
     "row": 1e-5,
-    "training": {dtype: {"block": 1e-11, "head": 1e-11, "attention": 1e-11} for dtype in ("float32", "bfloat16")},
+    "training": {
+        dtype: {"block": 1e-11, "block_int8": 5e-12, "head": 1e-11, "attention": 1e-11}
+        for dtype in ("float32", "bfloat16")
+    },
     "optimizers": {"adamw": 1e-9, "adamw8": 1e-9},
     "pack": {"int8": 1e-9},
 }
@@ -67,3 +70,14 @@ def test_a_probe_without_training_is_exact_for_answers_and_rough_for_learning(st
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps(probed))
     assert not known_place().is_rough and known_place().is_busy and known_place(learning=True).is_rough
+
+
+def test_gradients_in_8_bits_cost_what_was_measured_or_what_the_processor_is_capable_of():
+    measured = Measured(**RATES)
+    assert measured.training_products(1e12, "float32") == {"arithmetic": 10.0}
+    assert measured.training_products(1e12, "float32", "int8") == {"arithmetic": 5.0}
+    assert measured.head_products(1e12, "float32") == {"arithmetic": 10.0}
+    processor = nominal(Machine("Linux", "x", ("avx512f", "avx512_vnni"), 2, 8 << 30, 4 << 30))[0]
+    rates = Roofline(processor)
+    plain, int8 = (rates.training_products(3e12, "float32", way)["arithmetic"] for way in ("same", "int8"))
+    assert int8 == pytest.approx(plain / 3 + plain * 2 / 3 / 4)  # four times as many operations

@@ -109,3 +109,22 @@ def test_the_machine_is_known():
     machine = this_machine()
     assert machine.cores >= 1 and machine.cpu and machine.system
     assert 0 <= machine.memory_free <= machine.memory
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of glibc's malloc")
+def test_freed_memory_is_not_given_back_where_it_is_wanted_again():
+    """Page faults of ten large arrays, one after another, in a process of its own."""
+    program = (
+        "import resource, sys, numpy as np\n"
+        "from smallpress.run.heap import keep_freed_memory\n"
+        "if sys.argv[1] == 'kept': keep_freed_memory()\n"
+        "np.ones(1 << 24)\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "for _ in range(10): np.ones(1 << 24)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)"
+    )
+    faults = {}
+    for way in ("given back", "kept"):
+        done = subprocess.run([sys.executable, "-c", program, way], capture_output=True, text=True, check=True)
+        faults[way] = int(done.stdout)
+    assert faults["kept"] < faults["given back"] / 5 or faults["given back"] < 1000  # huge pages have few faults

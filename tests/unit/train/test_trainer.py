@@ -47,7 +47,9 @@ def test_it_learns_and_measures_what_is_held_out(make_trainer, lora):
 
 
 @pytest.mark.parametrize("killed_after", [1, 3])
-@pytest.mark.parametrize("more", [{}, {"lora": LORA | {"base": None}}], ids=["whole", "adapters"])
+@pytest.mark.parametrize(
+    "more", [{}, {"backward": "int8"}, {"lora": LORA | {"base": None}}], ids=["whole", "int8", "adapters"]
+)
 def test_a_killed_run_ends_like_an_unbroken_one(make_trainer, tmp_path, more, killed_after):
     settings = {"steps": 4, "eval_every": 2, "save_every": 2} | more
 
