@@ -155,11 +155,13 @@ Config config_of(const nb::dict& from);
 void bind_kernels(nb::module_& m);
 void bind_optimizer(nb::module_& m);
 void bind_product(nb::module_& m);
+void bind_tree(nb::module_& m);
 
 NB_MODULE(_native, m) {
     bind_kernels(m);
     bind_optimizer(m);
     bind_product(m);
+    bind_tree(m);
     // Of what a format of files becomes; 0 for one that is not read here.
     m.def("packed_bits", [](const std::string& name) {
         const BlockFormat* format = block_format(name);

@@ -121,8 +121,8 @@ void Pool::split(int64_t n, int64_t grain, const std::function<void(int, int64_t
     split_over(n_threads_, [this](const std::function<void(int)>& each) { run(each); }, n, grain, work);
 }
 
-void split_over(int n_threads, const std::function<void(const std::function<void(int)>&)>& run, int64_t n, int64_t grain,
-                const std::function<void(int, int64_t, int64_t)>& work) {
+void split_over(int n_threads, const std::function<void(const std::function<void(int)>&)>& run, int64_t n,
+                int64_t grain, const std::function<void(int, int64_t, int64_t)>& work) {
     const int64_t n_grains = (n + grain - 1) / grain;
     if (n_grains <= 1) {
         if (n > 0) work(0, 0, n);

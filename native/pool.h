@@ -51,7 +51,7 @@ private:
 };
 
 // The same over the threads of any `run`.
-void split_over(int n_threads, const std::function<void(const std::function<void(int)>&)>& run, int64_t n, int64_t grain,
-                const std::function<void(int thread, int64_t begin, int64_t end)>& work);
+void split_over(int n_threads, const std::function<void(const std::function<void(int)>&)>& run, int64_t n,
+                int64_t grain, const std::function<void(int thread, int64_t begin, int64_t end)>& work);
 
 }  // namespace smallpress

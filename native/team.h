@@ -1,5 +1,5 @@
-// The threads of the OpenMP that torch has brought into the process. Between torch's loops they spin for milliseconds: a
-// second set of threads would have to take the processor from them.
+// The threads of the OpenMP that torch has brought into the process. Between torch's loops they spin for milliseconds:
+// a second set of threads would have to take the processor from them.
 
 #pragma once
 

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "panels.h"
+#include "tree.h"
 
 namespace smallpress {
 
@@ -101,6 +102,11 @@ struct Training {
     // out[m, n] = left row m . right row n, for all m and the rows of the right tiles [first, last), even numbers.
     // Within a span in whole numbers, over spans in fp32.
     void (*multiply)(const Operand& left, const Operand& right, int64_t first, int64_t last, const Output& out);
+
+    // Tokens [0, length) of x, `stride` apart, sixteen side by side: [tree_width(length) / 16, width, 16].
+    void (*tree_columns)(const float* x, int64_t length, int64_t stride, int64_t width, float* to);
+    void (*tree_forward)(const TreeBlock& block);
+    void (*tree_backward)(const TreeBlock& block);
 };
 
 }  // namespace smallpress

@@ -5,9 +5,10 @@
 
 #include "optimizer.inl"
 #include "training_product.inl"
+#include "tree.inl"
 
 namespace {
 
-constexpr Training TRAINING{adamw, encode, multiply};
+constexpr Training TRAINING{adamw, encode, multiply, tree_columns, tree_forward, tree_backward};
 
 }  // namespace

@@ -80,6 +80,6 @@ void multiply_amx(const Operand& left, const Operand& right, int64_t first, int6
     _tile_release();
 }
 
-constexpr Training TRAINING_TILED{adamw, encode, multiply_amx};
+constexpr Training TRAINING_TILED{adamw, encode, multiply_amx, tree_columns, tree_forward, tree_backward};
 
 }  // namespace

@@ -11,11 +11,13 @@ from workload import StepReport, Turns, Workload, reward, side_parser
 
 import smallpress
 from smallpress.cli.open_engine import engine_over, number_format
+from smallpress.lowbit.linear8 import int8_backward, use
 from smallpress.optim.compute_dtype import compute_dtype
 from smallpress.optim.master import MasterWeights
 from smallpress.rl.rollout import RolloutGroup, Speech
 from smallpress.rl.settings import GRPOSettings
 from smallpress.rl.trainer import Trainer
+from smallpress.run.heap import keep_freed_memory
 from smallpress.tasks.example import Example, Verdict
 from smallpress.weights.load import load_transformer, open_model
 
@@ -51,7 +53,8 @@ class CountingTrainer(Trainer):
         return self.every_group or super()._teaches(group)
 
 
-def make_trainer(workload: Workload, folder: Path) -> CountingTrainer:
+def make_trainer(workload: Workload, folder: Path, backward: str) -> CountingTrainer:
+    keep_freed_memory()
     tokenizer = open_model(folder).tokenizer()
     model = load_transformer(folder)
     longest = max(len(tokenizer.encode(q.prompt)) for step in workload.steps for q in step) + workload.max_tokens
@@ -74,9 +77,13 @@ def make_trainer(workload: Workload, folder: Path) -> CountingTrainer:
         algorithm="grpo",
         rewards={"accuracy": 0.9, "format": 0.1},
         lr=workload.lr,
+        backward=backward,
         steps=len(workload.steps),
     )
-    trainer = CountingTrainer(settings, MasterWeights(model, dtype), engine, speech, {Given.name: Given(workload)})
+    weights = MasterWeights(model, dtype)
+    if backward == "int8":
+        use(int8_backward(), weights.model.layers)
+    trainer = CountingTrainer(settings, weights, engine, speech, {Given.name: Given(workload)})
     trainer.every_group = workload.exact
     return trainer
 
@@ -97,16 +104,20 @@ def measured_step(trainer: CountingTrainer) -> StepReport:
 
 
 def main() -> int:
-    options = side_parser(__doc__.splitlines()[0]).parse_args()
+    parser = side_parser(__doc__.splitlines()[0])
+    parser.add_argument("--backward", choices=["same", "int8"], default="int8", help="as the setting of grpo")
+    options = parser.parse_args()
     turns = Turns(options.turns)
     workload = Workload.load(options.workload)
-    trainer = make_trainer(workload, options.model)
+    trainer = make_trainer(workload, options.model, options.backward)
     versions = {
         "smallpress": smallpress.__version__,
         "torch": torch.__version__,
         "python": platform.python_version(),
     }
-    setting = f"{trainer.weights.dtype} over fp32 weights, rollouts in {number_format()}".removeprefix("torch.")
+    setting = f"{trainer.weights.dtype} over fp32 weights, gradients in {options.backward}, rollouts in {number_format()}".removeprefix(
+        "torch."
+    )
     turns.introduce("smallpress", setting, versions, torch.get_num_threads())
     for _ in workload.steps:
         turns.wait()

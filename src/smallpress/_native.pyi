@@ -98,6 +98,32 @@ def adamw(
 
 Numbers = Floats | NDArray[np.uint16]
 
+def tree_attention(
+    n_threads: int,
+    segments: NDArray[np.int64],
+    q: Numbers,
+    k: Numbers,
+    v: Numbers,
+    scale: float,
+    out: Numbers,
+    lse: Numbers,
+    kernels: str = "",
+) -> None: ...
+def tree_attention_backward(
+    n_threads: int,
+    segments: NDArray[np.int64],
+    q: Numbers,
+    k: Numbers,
+    v: Numbers,
+    scale: float,
+    out: Numbers,
+    lse: Numbers,
+    gradient: Numbers,
+    q_gradient: Numbers,
+    k_gradient: Numbers,
+    v_gradient: Numbers,
+    kernels: str = "",
+) -> None: ...
 def product_8bit(
     n_threads: int, left: Numbers, right: Numbers, columns: int, right_by_rows: bool, out: Numbers, kernels: str = ""
 ) -> None: ...

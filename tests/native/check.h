@@ -73,6 +73,7 @@ std::vector<uint8_t> q4_0(const std::vector<float>& rows);
 
 void check_products(const Kernels& k);
 void check_kernels(const Kernels& k);
+void check_tree(const Kernels& k);
 void check_model();
 // `threads_in_children`: whether a forked child may start threads, which neither QEMU nor TSan can follow.
 void check_pool(bool threads_in_children);

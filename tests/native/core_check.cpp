@@ -47,6 +47,7 @@ int main(int n_words, char** words) {
     for (const check::Kernels* table : check::tables()) {
         check::check_products(*table);
         check::check_kernels(*table);
+        check::check_tree(*table);
     }
     check::check_model();
     check::check_pool(threads_in_children);

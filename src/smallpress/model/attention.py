@@ -12,14 +12,16 @@ many of like length are completions of a prompt of no tokens.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from smallpress.model.config import Window
+from smallpress.model.tree_attention import Segments, runs_natively, tree_attention
 
 EXPLICIT_KEYS = 1024
 """Up to this many keys the scores are held: two batched products run 2-4 times as fast as the fused CPU kernel, forward
@@ -53,6 +55,20 @@ class TokenTree:
     def n_tokens(self) -> int:
         return self.prefix_len + sum(group.n_tokens for group in self.groups)
 
+    def segments(self) -> Segments:
+        """For the native core."""
+        rows, begin = [], self.prefix_len
+        if self.prefix_len:
+            rows.append((0, self.prefix_len, -1, -1))
+        for unit, group in enumerate(self.groups):
+            prompt = len(rows)
+            rows.append((begin, group.prompt_len, 0 if self.prefix_len else -1, unit))
+            begin += group.prompt_len
+            for length in group.completion_lens:
+                rows.append((begin, length, prompt, unit))
+                begin += length
+        return np.array(rows, dtype=np.int64).reshape(-1, 4)
+
     def positions(self) -> Tensor:
         """[N]: the place of each token in its own sequence; every completion goes on where its prompt ends."""
         pieces = [torch.arange(self.prefix_len)]
@@ -82,22 +98,32 @@ class PackedCausal:
         window: Window | None = None,
     ):
         """`window`: the config's, whose layers see less than all."""
-        self.tree = tree
+        self.tree, self.segments = tree, tree.segments()
         self.lens = [tree.prefix_len]
         for group in tree.groups:
             self.lens += [group.prompt_len, sum(group.completion_lens)]
-        self.masks = _TreeMasks(tree, None, dtype, device)
-        self.windowed = () if window is None else window.layers
-        self.window_masks = self.masks if window is None else _TreeMasks(tree, window.length, dtype, device)
+        self.dtype, self.device, self.window = dtype, device, window
 
     def __call__(self, layer: int, q_NHD: Tensor, k_NKD: Tensor, v_NKW: Tensor) -> Tensor:
-        attend = partial(self._attend_tree, self.window_masks if layer in self.windowed else self.masks)
+        assert len(q_NHD) == self.tree.n_tokens, f"{len(q_NHD)=} but the tree holds {self.tree.n_tokens} tokens"
+        is_windowed = self.window is not None and layer in self.window.layers
+        if not is_windowed and runs_natively(q_NHD, v_NKW):
+            return tree_attention(self.segments, q_NHD, k_NKD, v_NKW)
+        attend = partial(self._attend_tree, self.window_masks if is_windowed else self.masks)
         if torch.is_grad_enabled():
             return _Recomputed.apply(attend, q_NHD, k_NKD, v_NKW)
         return attend(q_NHD, k_NKD, v_NKW)
 
+    @cached_property
+    def masks(self) -> "_TreeMasks":
+        return _TreeMasks(self.tree, None, self.dtype, self.device)
+
+    @cached_property
+    def window_masks(self) -> "_TreeMasks":
+        assert self.window is not None
+        return _TreeMasks(self.tree, self.window.length, self.dtype, self.device)
+
     def _attend_tree(self, masks: "_TreeMasks", q_NHD: Tensor, k_NKD: Tensor, v_NKW: Tensor) -> Tensor:
-        assert len(q_NHD) == self.tree.n_tokens, f"{len(q_NHD)=} but the tree holds {self.tree.n_tokens} tokens"
         first, *rest = zip(q_NHD.split(self.lens), k_NKD.split(self.lens), v_NKW.split(self.lens), strict=True)
         q_1SHD, k_1SKD, v_1SKW = (x[None] for x in first)
         prefix = (k_1SKD, v_1SKW)
