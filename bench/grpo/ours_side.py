@@ -115,9 +115,8 @@ def main() -> int:
         "torch": torch.__version__,
         "python": platform.python_version(),
     }
-    setting = f"{trainer.weights.dtype} over fp32 weights, gradients in {options.backward}, rollouts in {number_format()}".removeprefix(
-        "torch."
-    )
+    dtype = str(trainer.weights.dtype).removeprefix("torch.")
+    setting = f"{dtype} over fp32 weights, gradients in {options.backward}, rollouts in {number_format()}"
     turns.introduce("smallpress", setting, versions, torch.get_num_threads())
     for _ in workload.steps:
         turns.wait()

@@ -1,5 +1,7 @@
 """Rotary position embedding (Su et al. 2021), in the two layouts that weights come in."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -30,6 +32,34 @@ def rotate(x_NHD: Tensor, tables: Tables, interleaved: bool = False) -> Tensor:
 
     Interleaved pairs come out as halves. Scores do not change by it, as q and k come out in one order.
     """
-    cos, sin = tables
+    return _Rotated.apply(x_NHD, *tables, interleaved)
+
+
+class _Rotated(torch.autograd.Function):
+    """The gradient is turned back, where autograd's own would fill arrays of zeros and add them up."""
+
+    @staticmethod
+    def forward(ctx: Any, x_NHD: Tensor, cos: Tensor, sin: Tensor, interleaved: bool) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        ctx.interleaved = interleaved
+        out_NHD = torch.empty_like(x_NHD)
+        _turn(_pairs(x_NHD, interleaved), cos, sin, 1, _pairs(out_NHD, False))
+        return out_NHD
+
+    @staticmethod
+    def backward(ctx: Any, grad_NHD: Tensor) -> tuple[Tensor | None, ...]:
+        cos, sin = ctx.saved_tensors
+        grad_x_NHD = torch.empty_like(grad_NHD)
+        _turn(_pairs(grad_NHD, False), cos, sin, -1, _pairs(grad_x_NHD, ctx.interleaved))
+        return grad_x_NHD, None, None, None
+
+
+def _pairs(x_NHD: Tensor, interleaved: bool) -> tuple[Tensor, Tensor]:
     left, right = (x_NHD[..., ::2], x_NHD[..., 1::2]) if interleaved else x_NHD.chunk(2, dim=-1)
-    return torch.cat((left * cos - right * sin, right * cos + left * sin), dim=-1)
+    return left, right
+
+
+def _turn(x: tuple[Tensor, Tensor], cos: Tensor, sin: Tensor, sign: int, out: tuple[Tensor, Tensor]) -> None:
+    """Pairs by their angles, or by the negative ones, into `out`."""
+    torch.mul(x[0], cos, out=out[0]).addcmul_(x[1], sin, value=-sign)
+    torch.mul(x[1], cos, out=out[1]).addcmul_(x[0], sin, value=sign)
