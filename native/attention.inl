@@ -149,46 +149,110 @@ inline void mix(const uint16_t* weights, int64_t width, const Pages<Entry>& page
         }
 }
 
-// `n` <= H query heads that share a kv head.
+// Scores of the keys in tiles [first, last) under H heads, `width` floats apart.
 template <int H, typename Entry>
-void attend_heads(const float* q, int64_t n, const Pages<Entry>& pages, const Attention& a, float* out) {
-    if constexpr (H > 1) {
-        if (n < H) return attend_heads<H - 1, Entry>(q, n, pages, a, out);
-    }
-    const int64_t n_tiles = pages.n_tiles(), head_dim = pages.head_dim, width = score_width(pages.length);
-    const F16 scale = set1(1.0f / sqrtf(static_cast<float>(head_dim)));
-    uint16_t *narrow_q = a.narrow, *pairs = a.narrow + H * head_dim + LANES;
-    for (int64_t i = 0; i < H * head_dim; i += LANES)
-        store_bf16(narrow_q + i, mul(load_part(q + i, H * head_dim - i, 0.0f), scale));
-    int64_t tile = 0, d = 0;
-    for (; tile + AT_ONCE <= n_tiles; tile += AT_ONCE) score<AT_ONCE, H>(narrow_q, pages, tile, a.scores, width);
-    for (; tile < n_tiles; tile++) score<1, H>(narrow_q, pages, tile, a.scores, width);
-    float inverse[H];
-    for (int h = 0; h < H; h++) {
-        float* scores = a.scores + h * width;
-        scale_tokens<Entry>(scores, pages.length, pages.size, head_dim, pages.key_pages);
-        hide(scores, pages.length, a.window);
-        inverse[h] = soften(scores, pages.length);
-        scale_tokens<Entry>(scores, pages.length, pages.size, head_dim, pages.value_pages);
-        pair_up(scores, pages, pairs + 2 * h * width);
-    }
-    for (; d + AT_ONCE * LANES <= head_dim; d += AT_ONCE * LANES)
-        mix<AT_ONCE, H>(pairs, 2 * width, pages, d, inverse, out);
-    for (; d < head_dim; d += LANES) mix<1, H>(pairs, 2 * width, pages, d, inverse, out);
+inline void score_tiles(const float* q, const Pages<Entry>& pages, int64_t first, int64_t last, uint16_t* narrow_q,
+                        float* scores, int64_t width) {
+    const int64_t n = H * pages.head_dim;
+    const F16 scale = set1(1.0f / sqrtf(static_cast<float>(pages.head_dim)));
+    for (int64_t i = 0; i < n; i += LANES) store_bf16(narrow_q + i, mul(load_part(q + i, n - i, 0.0f), scale));
+    int64_t tile = first;
+    for (; tile + AT_ONCE <= last; tile += AT_ONCE) score<AT_ONCE, H>(narrow_q, pages, tile, scores, width);
+    for (; tile < last; tile++) score<1, H>(narrow_q, pages, tile, scores, width);
+}
+
+// A head's scores become weights, in pairs; returns the inverse of their sum.
+template <typename Entry>
+inline float weigh_tokens(const Pages<Entry>& pages, int64_t window, float* scores, uint16_t* pairs) {
+    scale_tokens<Entry>(scores, pages.length, pages.size, pages.head_dim, pages.key_pages);
+    hide(scores, pages.length, window);
+    const float inverse = soften(scores, pages.length);
+    scale_tokens<Entry>(scores, pages.length, pages.size, pages.head_dim, pages.value_pages);
+    pair_up(scores, pages, pairs);
+    return inverse;
+}
+
+// Columns [first, last) of the values, mixed by the weights of H heads.
+template <int H, typename Entry>
+inline void mix_columns(const uint16_t* pairs, int64_t width, const Pages<Entry>& pages, int64_t first, int64_t last,
+                        const float* inverse, float* out) {
+    int64_t d = first;
+    for (; d + AT_ONCE * LANES <= last; d += AT_ONCE * LANES) mix<AT_ONCE, H>(pairs, 2 * width, pages, d, inverse, out);
+    for (; d < last; d += LANES) mix<1, H>(pairs, 2 * width, pages, d, inverse, out);
 }
 
 constexpr int HEADS = 4;
+
+// work(heads so many, the first of them) for all of a group, HEADS at a time.
+template <int H = HEADS, typename Work>
+inline void by_heads(int64_t group, const Work& work, int64_t first = 0) {
+    for (; group - first >= H; first += H) work(std::integral_constant<int, H>(), first);
+    if constexpr (H > 1) {
+        if (first < group) by_heads<H - 1>(group, work, first);
+    }
+}
 
 template <typename Entry>
 void attend_rows(const Attention& a) {
     for (int64_t row = 0; row < a.n_rows; row++) {
         const Pages<Entry> pages{a.key_pages, a.value_pages, a.length + row, a.page_size, a.head_dim};
-        for (int64_t h = 0; h < a.group; h += HEADS)
-            attend_heads<HEADS, Entry>(a.q + row * a.stride + h * a.head_dim, least(HEADS, a.group - h), pages, a,
-                                       a.out + row * a.out_stride + h * a.head_dim);
+        const int64_t width = score_width(pages.length);
+        by_heads(a.group, [&](auto heads, int64_t h) {
+            constexpr int H = decltype(heads)::value;
+            uint16_t* pairs = a.narrow + H * a.head_dim + LANES;
+            score_tiles<H>(a.q + row * a.stride + h * a.head_dim, pages, 0, pages.n_tiles(), a.narrow, a.scores, width);
+            float inverse[H];
+            for (int i = 0; i < H; i++)
+                inverse[i] = weigh_tokens(pages, a.window, a.scores + i * width, pairs + 2 * i * width);
+            mix_columns<H>(pairs, width, pages, 0, a.head_dim, inverse, a.out + row * a.out_stride + h * a.head_dim);
+        });
     }
 }
 
 void attend(const Attention& a) { a.eight_bits ? attend_rows<int8_t>(a) : attend_rows<uint16_t>(a); }
+
+// The same of one row in parts, which give the same bits.
+
+template <typename Entry>
+inline Pages<Entry> first_row(const Attention& a) {
+    return {a.key_pages, a.value_pages, a.length, a.page_size, a.head_dim};
+}
+
+template <typename Entry>
+void score_part_of(const Attention& a, int64_t first, int64_t last, uint16_t* room) {
+    const auto pages = first_row<Entry>(a);
+    const int64_t width = score_width(a.length), n_tiles = pages.n_tiles();
+    by_heads(a.group, [&](auto heads, int64_t h) {
+        score_tiles<decltype(heads)::value>(a.q + h * a.head_dim, pages, first, least(last, n_tiles), room,
+                                            a.scores + h * width, width);
+    });
+}
+
+template <typename Entry>
+void mix_part_of(const Attention& a, int64_t first, int64_t last, const float* inverse) {
+    const int64_t width = score_width(a.length);
+    by_heads(a.group, [&](auto heads, int64_t h) {
+        mix_columns<decltype(heads)::value>(a.narrow + 2 * h * width, width, first_row<Entry>(a), first,
+                                            least(last, a.head_dim), inverse + h, a.out + h * a.head_dim);
+    });
+}
+
+void score_part(const Attention& a, int64_t first, int64_t last, uint16_t* room) {
+    (a.eight_bits ? score_part_of<int8_t> : score_part_of<uint16_t>)(a, first, last, room);
+}
+
+void weigh_part(const Attention& a, int64_t head, float* inverse) {
+    const int64_t width = score_width(a.length);
+    float* scores = a.scores + head * width;
+    uint16_t* pairs = a.narrow + 2 * head * width;
+    inverse[head] = a.eight_bits ? weigh_tokens(first_row<int8_t>(a), a.window, scores, pairs)
+                                 : weigh_tokens(first_row<uint16_t>(a), a.window, scores, pairs);
+}
+
+void mix_part(const Attention& a, int64_t first, int64_t last, const float* inverse) {
+    (a.eight_bits ? mix_part_of<int8_t> : mix_part_of<uint16_t>)(a, first, last, inverse);
+}
+
+constexpr AttentionInParts IN_PARTS{score_part, weigh_part, mix_part};
 
 }  // namespace

@@ -62,6 +62,8 @@ struct Tree {
             require(one.begin == end && one.length >= 0 && one.parent >= -1 && one.parent < s,
                     "a segment is misplaced");
             require(one.unit >= -1 && (one.unit >= 0 || s == 0), "what all see stands first");
+            require(one.parent < 0 || segments[one.parent].unit < 0 || segments[one.parent].unit == one.unit,
+                    "a segment follows one of another unit");
             require(s == 0 || one.unit >= segments[s - 1].unit, "units stand side by side");
             end += one.length;
             columns_at.push_back(n_columns);

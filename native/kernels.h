@@ -50,6 +50,15 @@ SMALLPRESS_INLINE constexpr int64_t narrow_room(int64_t group, int64_t longest, 
 }
 SMALLPRESS_INLINE constexpr int64_t chunk_room(int64_t longest) { return longest / LANES + 1; }
 
+// attend() of a single row in parts, for threads to share: all of one before any of the next. `scores` has
+// score_width(length) floats for each head of the group, `narrow` twice as many numbers and `inverse` one.
+struct AttentionInParts {
+    // Keys of tiles of LANES tokens, in `room` for the group's queries and LANES more.
+    void (*score)(const Attention& row, int64_t first_tile, int64_t last_tile, uint16_t* room);
+    void (*weigh)(const Attention& row, int64_t head, float* inverse);
+    void (*mix)(const Attention& row, int64_t first_column, int64_t last_column, const float* inverse);
+};
+
 enum class Store { SET, ADD };
 
 struct Kernels {
@@ -102,6 +111,8 @@ struct Kernels {
     // their rows filled up to LANES with zeros.
     void (*narrow_dots)(const float* x, const uint16_t* a, int64_t rank, int64_t n, float* out);
     void (*widen_add)(const float* x, const uint16_t* b, int64_t rank, int64_t n, float* out);
+
+    const AttentionInParts* in_parts;  // null where attend() adds up otherwise
 };
 
 // The best table this processor can run, or the one named; throws std::invalid_argument where it cannot.

@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <type_traits>
 
 #include "half.h"
 #include "kernels.h"
@@ -183,8 +184,8 @@ int64_t exercise(int64_t n) {
     return n * CHAINS * LANES * QUAD;
 }
 
-constexpr Kernels TABLE{KERNELS_NAME, quantize, narrow,  rms_norm,      swiglu,      pack,
-                        product,      attend,   to_bf16, largest,       weigh,       exercise,
-                        &TRAINING,    geglu,    dots,    attend_latent, narrow_dots, widen_add};
+constexpr Kernels TABLE{KERNELS_NAME, quantize,      narrow,      rms_norm,  swiglu,   pack,      product,
+                        attend,       to_bf16,       largest,     weigh,     exercise, &TRAINING, geglu,
+                        dots,         attend_latent, narrow_dots, widen_add, &IN_PARTS};
 
 }  // namespace

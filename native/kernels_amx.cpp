@@ -357,6 +357,7 @@ constexpr Kernels with_tiles() {
     Kernels table = TABLE;
     table.product = product_amx;
     table.attend = attend_tiles;
+    table.in_parts = nullptr;  // tiles add up in another order
     table.attend_latent = attend_latent_tiles;
     table.exercise = exercise_tiles;
     table.training = &TRAINING_TILED;

@@ -168,35 +168,54 @@ std::vector<Model::Run> Model::runs(const Rows& rows) const {
     return found;
 }
 
-void Model::attend(int64_t layer, const Rows& rows, const std::vector<Run>& runs) {
-    const int64_t D = config_.head_dim, K = config_.n_kv_heads, group = config_.n_heads / K;
-    const int64_t n_items = static_cast<int64_t>(runs.size()) * K, window = config_.layers[layer].window;
+Attention Model::attention(int64_t layer, const Rows& rows, const Run& run, int64_t head, Pages& keys_of,
+                           Pages& values_of) {
+    const int64_t D = config_.head_dim, group = config_.n_heads / config_.n_kv_heads, column = head * group * D;
+    const int64_t window = config_.layers[layer].window, n = run.first, length = rows.positions[n] + 1;
     // Pages before a window are left out in whole lanes, so that what a row adds up does not depend on where its run
     // begins.
     const int64_t together = LANES / std::gcd(LANES, page_size_);
+    const int64_t unseen = window ? std::max<int64_t>(0, length - window) / page_size_ : 0;
+    const int64_t skipped = unseen / together * together, before = skipped * page_size_;
+    const int64_t longest = length - before + run.n_rows - 1, n_pages = (longest + page_size_ - 1) / page_size_;
+    keys_of.resize(n_pages);
+    values_of.resize(n_pages);
+    for (int64_t i = 0; i < n_pages; i++) {
+        keys_of[i] = keys(layer, rows.tables[n][skipped + i], head);
+        values_of[i] = values(layer, rows.tables[n][skipped + i], head);
+    }
+    return {qkv_.get() + n * qkv_width() + column,
+            mixed_.get() + n * q_dim() + column,
+            qkv_width(),
+            q_dim(),
+            run.n_rows,
+            length - before,
+            page_size_,
+            group,
+            D,
+            keys_of.data(),
+            values_of.data(),
+            nullptr,
+            nullptr,
+            nullptr,
+            window,
+            kv_page_.eight_bits};
+}
+
+void Model::attend(int64_t layer, const Rows& rows, const std::vector<Run>& runs) {
+    const int64_t K = config_.n_kv_heads, n_items = static_cast<int64_t>(runs.size()) * K;
+    if (attend_in_parts(layer, rows, runs)) return;
     std::atomic<int64_t> next{0};
     // Rows differ in length, so threads take them as they come.
     pool_.run([&](int thread) {
-        auto &key_pages = key_pages_[thread], &value_pages = value_pages_[thread], &chunks = chunks_[thread];
         for (int64_t item; (item = next.fetch_add(1)) < n_items;) {
-            const auto [n, n_rows] = runs[item / K];
-            const int64_t head = item % K, column = head * group * D, length = rows.positions[n] + 1;
-            const int64_t unseen = window ? std::max<int64_t>(0, length - window) / page_size_ : 0;
-            const int64_t skipped = unseen / together * together, before = skipped * page_size_;
-            const int64_t longest = length - before + n_rows - 1;
-            const int64_t n_pages = (longest + page_size_ - 1) / page_size_;
-            key_pages.resize(n_pages);
-            value_pages.resize(n_pages);
-            chunks.resize(chunk_room(longest));
-            for (int64_t i = 0; i < n_pages; i++) {
-                key_pages[i] = keys(layer, rows.tables[n][skipped + i], head);
-                value_pages[i] = values(layer, rows.tables[n][skipped + i], head);
-            }
-            scratch_[thread].reserve(score_room(group, longest));
-            narrow_[thread].reserve(narrow_room(group, longest, D));
-            k_.attend({qkv_.get() + n * qkv_width() + column, mixed_.get() + n * q_dim() + column, qkv_width(), q_dim(),
-                       n_rows, length - before, page_size_, group, D, key_pages.data(), value_pages.data(),
-                       scratch_[thread].get(), narrow_[thread].get(), chunks.data(), window, kv_page_.eight_bits});
+            Attention a = attention(layer, rows, runs[item / K], item % K, key_pages_[thread], value_pages_[thread]);
+            const int64_t longest = a.length + a.n_rows - 1;
+            chunks_[thread].resize(chunk_room(longest));
+            scratch_[thread].reserve(score_room(a.group, longest));
+            narrow_[thread].reserve(narrow_room(a.group, longest, a.head_dim));
+            a.scores = scratch_[thread].get(), a.narrow = narrow_[thread].get(), a.chunks = chunks_[thread].data();
+            k_.attend(a);
         }
     });
 }

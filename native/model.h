@@ -166,6 +166,7 @@ private:
     struct Run {
         int64_t first, n_rows;
     };
+    using Pages = std::vector<const uint8_t*>;
 
     // One product of many that are done together: activations, a weight, where it goes.
     struct Job {
@@ -216,7 +217,10 @@ private:
     void rotate_head(float* head, int64_t rope, int64_t n, int64_t D, int thread);
     void place(const Layer& layer, int64_t index, const Rows& rows);
     std::vector<Run> runs(const Rows& rows) const;
+    Attention attention(int64_t layer, const Rows& rows, const Run& run, int64_t head, Pages& keys_of,
+                        Pages& values_of);
     void attend(int64_t layer, const Rows& rows, const std::vector<Run>& runs);
+    bool attend_in_parts(int64_t layer, const Rows& rows, const std::vector<Run>& runs);
     void latent_attention(const Layer& layer, int64_t index, const Rows& rows);
     void place_latents(const Layer& layer, int64_t index, const Rows& rows);
     void absorb(const Layer& layer, int64_t index, int64_t first, int64_t n);
@@ -283,8 +287,11 @@ private:
     Buffer<uint16_t> queries_;
     std::vector<Buffer<float>> scratch_;  // one a thread, as the next four
     std::vector<Buffer<uint16_t>> narrow_;
-    std::vector<std::vector<const uint8_t*>> key_pages_, value_pages_, chunks_;
+    std::vector<Pages> key_pages_, value_pages_, chunks_;
     std::vector<std::vector<const uint16_t*>> latent_pages_;
+    Buffer<float> part_scores_;  // of rows that are shared out
+    Buffer<uint16_t> part_pairs_;
+    std::vector<Pages> part_keys_, part_values_;
     const int64_t* asked_ = nullptr;  // the rows' adapters
     Buffer<float> narrow_rows_;       // [N, widest]
     Buffer<float> hidden_, pairs_;    // of modules

@@ -115,6 +115,7 @@ def test_layers_with_a_window_other_dtypes_and_odd_heads_are_left_to_torch(monke
         ([(0, 2, -1, 0), (2, 3, 1, 0)], "misplaced"),
         ([(0, 2, -1, 0), (2, 3, -1, -1)], "first"),
         ([(0, 2, -1, 1), (2, 3, -1, 0)], "side by side"),
+        ([(0, 2, -1, 0), (2, 3, 0, 1)], "another unit"),
         ([(0, 1, -1, 0), (1, 1, 0, 0), (2, 1, 1, 0), (3, 2, 2, 0)], "too many ancestors"),
     ],
 )

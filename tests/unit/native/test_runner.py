@@ -12,6 +12,7 @@ from smallpress.engine.native_runner import NativeRunner
 from smallpress.engine.randomness import uniforms
 from smallpress.engine.request import Request, SamplingParams
 from smallpress.engine.sampler import sample
+from smallpress.model.config import Window
 from smallpress.run.errors import UserError
 
 PROMPT = (1, 5, 599, 33, 33, 2, 471, 18, 7, 5, 9)
@@ -116,6 +117,21 @@ def test_the_number_of_threads_changes_nothing(runner, monkeypatch):
         monkeypatch.setenv("OMP_NUM_THREADS", n)
         completions.append(Engine(runner()).generate([PROMPT, PROMPT[:3]], SamplingParams(max_tokens=20)))
     assert completions[0] == completions[1] == completions[2]
+
+
+@pytest.mark.parametrize("page_size", [4, 16])
+@pytest.mark.parametrize("how", [{}, {"cache": "int8"}])
+@pytest.mark.parametrize("window", [None, Window(length=530, layers=(1,))])
+def test_long_contexts_shared_out_among_threads_give_the_same_bits(config, named, monkeypatch, window, how, page_size):
+    """With two heads of keys, more than two threads share the tokens of each."""
+    heads = config.attention.model_copy(update={"window": window})
+    longer = config.model_copy(update={"max_seq_len": 1024, "attention": heads})
+    prompt, logits = [(7 * n + n // 11) % 600 for n in range(550)], []
+    for n in ("1", "3", "8"):
+        monkeypatch.setenv("OMP_NUM_THREADS", n)
+        runner = NativeRunner(longer, named, page_size=page_size, n_pages=200, **how)
+        logits.append(Engine(runner).generate([prompt], SamplingParams(max_tokens=6, seed=1))[0])
+    assert logits[0] == logits[1] == logits[2] and len(logits[0].ids) == 6
 
 
 @pytest.mark.parametrize(
