@@ -283,7 +283,7 @@ def test_a_full_disk_is_one_line_and_the_checkpoint_before_it_stands(stopped, fi
 
 @pytest.mark.parametrize(
     ("version", "said"),
-    [("0.0.9", "was begun with smallpress 0.0.9, this is 0.1.0"), ("0.1.0", "known: algorithm, beta,")],
+    [("0.0.9", "was begun with smallpress 0.0.9, this is 0.1.0"), ("0.1.0", "known: algorithm, backward, beta,")],
 )
 def test_settings_of_another_version_are_one_line(version, said, stopped, capsys):
     def change(record):
