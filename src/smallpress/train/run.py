@@ -16,7 +16,9 @@ class Run(Loop):
         found = []
         if metrics["skipped"]:
             found.append(f"a step was skipped (NaN or a gradient spike): {self.trainer.n_skipped} so far")
-        held_out = metrics.get("eval/loss", float("inf"))
+        held_out = metrics.get("eval/loss")
+        if held_out is None:  # not measured after this step
+            return found
         if held_out > 1.1 * self.best:
             found.append(
                 f"held-out loss rose from {self.best:.3f} to {held_out:.3f}: the model learns the data by heart"

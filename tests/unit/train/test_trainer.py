@@ -86,3 +86,10 @@ def test_rising_held_out_loss_is_said(make_trainer, tmp_path):
     run = Run(RunFolder.create(tmp_path / "a", {}), make_trainer())
     said = [run.warnings({"skipped": 0.0, "eval/loss": loss}) for loss in (1.0, 0.5, 0.54, 0.56)]
     assert said[:3] == [[], [], []] and "rose from 0.500 to 0.560" in said[3][0]
+
+
+def test_a_held_out_loss_that_rises_is_said_where_it_was_measured_and_nowhere_else(make_trainer, tmp_path):
+    run = Run(RunFolder.create(tmp_path / "run", {}), make_trainer())
+    seen = [{"eval/loss": 1.0}, {}, {"eval/loss": 1.05}, {}, {"eval/loss": 1.2}, {}]
+    said = [run.warnings({"skipped": 0.0} | metrics) for metrics in seen]
+    assert [len(sentences) for sentences in said] == [0, 0, 0, 0, 1, 0] and "from 1.000 to 1.200" in said[4][0]
