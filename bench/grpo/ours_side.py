@@ -17,7 +17,6 @@ from smallpress.optim.master import MasterWeights
 from smallpress.rl.rollout import RolloutGroup, Speech
 from smallpress.rl.settings import GRPOSettings
 from smallpress.rl.trainer import Trainer
-from smallpress.run.heap import keep_freed_memory
 from smallpress.tasks.example import Example, Verdict
 from smallpress.weights.load import load_transformer, open_model
 
@@ -54,7 +53,6 @@ class CountingTrainer(Trainer):
 
 
 def make_trainer(workload: Workload, folder: Path, backward: str) -> CountingTrainer:
-    keep_freed_memory()
     tokenizer = open_model(folder).tokenizer()
     model = load_transformer(folder)
     longest = max(len(tokenizer.encode(q.prompt)) for step in workload.steps for q in step) + workload.max_tokens

@@ -15,7 +15,6 @@ from smallpress.cli.foresight import SECONDS, announce, foresee_grpo, print_besi
 from smallpress.cli.gain import RESULT, Exam, seconds_of, write_gain
 from smallpress.cli.training import point_to, rehearse, settings_of, step_lines
 from smallpress.run.folder import RunFolder
-from smallpress.run.heap import keep_freed_memory
 from smallpress.run.settings import load_settings
 
 if TYPE_CHECKING:
@@ -109,7 +108,6 @@ class Session:
         from smallpress.weights.reference import resolve
 
         began, path = time.perf_counter(), resolve(settings.model, offline)
-        keep_freed_memory()
         files = open_model(path)
         tokenizer, dtype = files.tokenizer(), compute_dtype(settings.dtype)
         rollout_format = number_format(settings.rollout_dtype)

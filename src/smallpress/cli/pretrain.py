@@ -17,7 +17,6 @@ from cyclopts import Parameter
 from smallpress.cli.foresight import SECONDS, announce, foresee_learning, print_beside
 from smallpress.cli.training import point_to, rehearse, settings_of, step_lines
 from smallpress.run.folder import RunFolder
-from smallpress.run.heap import keep_freed_memory
 from smallpress.run.settings import load_settings
 
 if TYPE_CHECKING:
@@ -135,7 +134,6 @@ class Session:
         from smallpress.train.pretrain_run import open_pretrainer, settled
 
         began = time.perf_counter()
-        keep_freed_memory()
         corpus = Corpus.open(settings.corpus)
         settings = settled(settings, corpus)
         plan = _plan_first(settings, corpus)

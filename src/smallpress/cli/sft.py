@@ -14,7 +14,6 @@ from cyclopts import Parameter
 from smallpress.cli.foresight import SECONDS, announce, foresee_sft, print_beside
 from smallpress.cli.training import point_to, rehearse, settings_of, step_lines
 from smallpress.run.folder import RunFolder
-from smallpress.run.heap import keep_freed_memory
 from smallpress.run.progress import Progress
 from smallpress.run.settings import load_settings
 
@@ -116,7 +115,6 @@ class Session:
         from smallpress.weights.reference import resolve
 
         began = time.perf_counter()
-        keep_freed_memory()
         files = open_model(resolve(settings.model, offline))
         check_length(settings.max_tokens, files)
         dtype = compute_dtype(settings.dtype)

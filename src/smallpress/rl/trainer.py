@@ -33,7 +33,6 @@ from smallpress.rl.rollout import Rollout, RolloutGroup, Sampler, Speech
 from smallpress.rl.selection import most_varied
 from smallpress.rl.settings import GRPOSettings
 from smallpress.rl.thermostat import Thermostat
-from smallpress.run.heap import give_back_freed_memory
 from smallpress.run.seeds import derive_seed
 from smallpress.tasks.example import Example
 from smallpress.tasks.task import Task
@@ -86,7 +85,6 @@ class Trainer:
         self.sampler.judging = 0.0
         groups, n_asked = self._roll_out()
         self.engine.release()  # what its cache held is for the update
-        give_back_freed_memory()
         rolled = time.perf_counter()
         metrics = self._describe(groups, n_asked)
         metrics |= self._update([self._chosen(group) for group in groups if self._teaches(group)])

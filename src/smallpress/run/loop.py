@@ -9,7 +9,6 @@ from typing import Any, Protocol
 
 from smallpress.run.atomic import write_file
 from smallpress.run.folder import RunFolder
-from smallpress.run.heap import give_back_freed_memory
 from smallpress.run.metrics import MetricsLog
 
 Measure = Callable[[], dict[str, float]]
@@ -122,7 +121,6 @@ class Loop:
         log.write(step, metrics | {"minutes": self.seconds / 60})
         if step % settings.save_every == 0:
             self._save()
-        give_back_freed_memory()
         return step, metrics
 
     def _measured(self) -> dict[str, float]:

@@ -109,27 +109,3 @@ def test_the_machine_is_known():
     machine = this_machine()
     assert machine.cores >= 1 and machine.cpu and machine.system
     assert 0 <= machine.memory_free <= machine.memory
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="of glibc's malloc")
-def test_freed_memory_is_kept_until_it_is_given_back():
-    """Page faults of ten large arrays, one after another, in a process of its own; and what it holds in the end."""
-    program = (
-        "import resource, sys, numpy as np\n"
-        "from smallpress.run.heap import give_back_freed_memory, keep_freed_memory\n"
-        "def held(): return int(open('/proc/self/statm').read().split()[1]) * resource.getpagesize() >> 20\n"
-        "if sys.argv[1] == 'kept': keep_freed_memory()\n"
-        "np.ones(1 << 24)\n"
-        "before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
-        "for _ in range(10): np.ones(1 << 24)\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before, held())\n"
-        "give_back_freed_memory()\n"
-        "print(held())"
-    )
-    found = {}
-    for way in ("given back", "kept"):
-        done = subprocess.run([sys.executable, "-c", program, way], capture_output=True, text=True, check=True)
-        found[way] = [int(word) for word in done.stdout.split()]
-    assert found["kept"][0] < found["given back"][0] / 5 or found["given back"][0] < 1000  # huge pages have few faults
-    _, kept, left = found["kept"]
-    assert kept > 120 and left < kept - 100  # of 128 MiB
