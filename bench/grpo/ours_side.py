@@ -11,7 +11,7 @@ from workload import StepReport, Turns, Workload, reward, side_parser
 
 import smallpress
 from smallpress.cli.open_engine import engine_over, number_format
-from smallpress.lowbit.linear8 import int8_backward, use
+from smallpress.lowbit.linear8 import set_backward
 from smallpress.optim.compute_dtype import compute_dtype
 from smallpress.optim.master import MasterWeights
 from smallpress.rl.rollout import RolloutGroup, Speech
@@ -52,7 +52,7 @@ class CountingTrainer(Trainer):
         return self.every_group or super()._teaches(group)
 
 
-def make_trainer(workload: Workload, folder: Path, backward: str) -> CountingTrainer:
+def make_trainer(workload: Workload, folder: Path) -> CountingTrainer:
     tokenizer = open_model(folder).tokenizer()
     model = load_transformer(folder)
     longest = max(len(tokenizer.encode(q.prompt)) for step in workload.steps for q in step) + workload.max_tokens
@@ -75,12 +75,11 @@ def make_trainer(workload: Workload, folder: Path, backward: str) -> CountingTra
         algorithm="grpo",
         rewards={"accuracy": 0.9, "format": 0.1},
         lr=workload.lr,
-        backward=backward,
+        backward="int8",
         steps=len(workload.steps),
     )
     weights = MasterWeights(model, dtype)
-    if backward == "int8":
-        use(int8_backward(), weights.model.layers)
+    set_backward(settings.backward, weights.model.layers)
     trainer = CountingTrainer(settings, weights, engine, speech, {Given.name: Given(workload)})
     trainer.every_group = workload.exact
     return trainer
@@ -102,19 +101,17 @@ def measured_step(trainer: CountingTrainer) -> StepReport:
 
 
 def main() -> int:
-    parser = side_parser(__doc__.splitlines()[0])
-    parser.add_argument("--backward", choices=["same", "int8"], default="int8", help="as the setting of grpo")
-    options = parser.parse_args()
+    options = side_parser(__doc__.splitlines()[0]).parse_args()
     turns = Turns(options.turns)
     workload = Workload.load(options.workload)
-    trainer = make_trainer(workload, options.model, options.backward)
+    trainer = make_trainer(workload, options.model)
     versions = {
         "smallpress": smallpress.__version__,
         "torch": torch.__version__,
         "python": platform.python_version(),
     }
     dtype = str(trainer.weights.dtype).removeprefix("torch.")
-    setting = f"{dtype} over fp32 weights, gradients in {options.backward}, rollouts in {number_format()}"
+    setting = f"{dtype} over fp32 weights, gradients in {trainer.settings.backward}, rollouts in {number_format()}"
     turns.introduce("smallpress", setting, versions, torch.get_num_threads())
     for _ in workload.steps:
         turns.wait()

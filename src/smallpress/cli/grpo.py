@@ -93,7 +93,7 @@ class Session:
     @classmethod
     def open(cls, settings: "GRPOSettings", offline: bool) -> "Session":
         from smallpress.cli.open_engine import engine_over, number_format
-        from smallpress.lowbit.linear8 import int8_backward, use
+        from smallpress.lowbit.linear8 import set_backward
         from smallpress.optim.compute_dtype import compute_dtype
         from smallpress.optim.master import MasterWeights
         from smallpress.rl.general import read_prompts
@@ -121,8 +121,7 @@ class Session:
         judges = open_judges(settings, dtype, offline)
         model = load_transformer(path)
         weights = MasterWeights(model, dtype, weight_decay=settings.weight_decay, optimizer=settings.optimizer)
-        if settings.backward == "int8":
-            use(int8_backward(), weights.model.layers)
+        set_backward(settings.backward, weights.model.layers)
         n_running = min(MAX_RUNNING, max(settings.prompts_per_step * settings.group_size, settings.eval_n))
         engine = engine_over(model, rollout_format, n_running, ROOM)
         for name in (name for name, one in settings.judges.items() if one.by == RULES):

@@ -10,12 +10,14 @@ that diverged so. Embedding, head, router, norms and attention's own products st
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from smallpress.lowbit.product8 import SPAN, WHOLE_ROW, Product, int8
+
+Backward = Literal["same", "int8"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +46,6 @@ class Arithmetic:
 
 
 PLAIN = Arithmetic()
-
-
-def int8_backward() -> Arithmetic:
-    """For models that were trained in high precision: some of their activations are so large that products forward in 8
-    bits would be another model (docs/LOG.md), while gradients keep their direction to a cosine of .997."""
-    return Arithmetic(None, int8(SPAN), int8(WHOLE_ROW))
 
 
 class _Linear(torch.autograd.Function):
@@ -92,6 +88,16 @@ def use(arithmetic: Arithmetic, layers: nn.Module, keep: tuple[str, ...] = ("rou
         if hasattr(module, "arithmetic"):
             module.arithmetic = arithmetic
     return changed
+
+
+def set_backward(choice: Backward, layers: nn.Module) -> None:
+    """Let gradients of the linear layers within `layers` be computed as a recipe's `backward` says.
+
+    For models that were trained in high precision: some of their activations are so large that products forward in 8
+    bits would be another model (docs/LOG.md), while gradients keep their direction to a cosine of .997.
+    """
+    if choice == "int8":
+        use(Arithmetic(None, int8(SPAN), int8(WHOLE_ROW)), layers)
 
 
 def _forward(module: nn.Linear, arithmetic: Arithmetic, x: Tensor) -> Tensor:

@@ -98,18 +98,20 @@ def plan_grpo(planned: Planned, place: Place, asked: Rehearsed) -> Plan:
 
 def _update(planned: Planned, place: Place, asked: Rehearsed) -> Cost:
     config = planned.config
-    at_work = Learning(config, place.rates, asked.dtype, asked.backward)
     n_learned, n_predicted = asked.n_learned
     n_sequences = max(1.0, asked.prompts_per_step * asked.taught * asked.train_on)
     n_groups = max(1.0, asked.prompts_per_step * asked.taught)
     alone = n_predicted / n_sequences  # of one answer, which sees the prompt and itself
-    answers = at_work.tokens(n_predicted, n_predicted, n_predicted / max(1.0, alone), asked.n_prompt)
-    prompts = at_work.tokens(max(0.0, n_learned - n_predicted), 0, n_groups)
-    once = plus(answers, prompts)
+
+    def once(at_work: Learning) -> Cost:
+        answers = at_work.tokens(n_predicted, n_predicted, n_predicted / max(1.0, alone), asked.n_prompt)
+        return plus(answers, at_work.tokens(max(0.0, n_learned - n_predicted), 0, n_groups))
+
+    at_work = Learning(config, place.rates, asked.dtype, asked.backward)
     frozen = 1.0 * asked.with_reference + 1.0 * (asked.updates_per_rollout > 1)
     return plus(
-        once,
-        times(frozen / 3, once),
+        once(at_work),
+        times(frozen / 3, once(replace(at_work, backward="same"))),  # forward alone
         times(asked.updates_per_rollout, at_work.update(asked.optimizer, parameters(config).total)),
         place.rates.hand_over(parameters(config).total, asked.rollout_format),
     )

@@ -136,12 +136,12 @@ def plan_learning(planned: Planned, place: Place, asked: Learned, teacher: Plann
 
 def _step(config: ModelConfig, place: Place, asked: Learned) -> Cost:
     """Passes over a step's tokens, whoever else reads them, and the optimizer."""
-    n_tokens, at_work = float(asked.batch_tokens), Learning(config, place.rates, asked.dtype, asked.backward)
+    n_tokens, at_work = float(asked.batch_tokens), Learning(config, place.rates, asked.dtype)
     whole = _passes(config, place, asked, n_tokens, 3.0)
     costs = [times(asked.rereads / 3, whole)]
     if asked.adapters is None:
-        costs.append(whole)
-    else:
+        costs.append(_passes(config, place, asked, n_tokens, 3.0, asked.backward))
+    else:  # what they adapt is frozen, and stays in `dtype` both ways
         costs.append(_passes(config, place, asked, n_tokens, 2.0))
         costs.append(place.rates.training_products(3 * n_tokens * asked.n_trained(config), asked.dtype))
     costs.append(at_work.update(asked.optimizer, asked.n_trained(config)))
@@ -152,8 +152,11 @@ def _step(config: ModelConfig, place: Place, asked: Learned) -> Cost:
     return plus(*costs)
 
 
-def _passes(config: ModelConfig, place: Place, asked: Learned, n_tokens: float, products: float) -> Cost:
-    at_work = Learning(config, place.rates, asked.dtype, asked.backward)
+def _passes(
+    config: ModelConfig, place: Place, asked: Learned, n_tokens: float, products: float, backward: str = "same"
+) -> Cost:
+    """Where only a part of them is taken, as by who reads forward, `backward` is "same"."""
+    at_work = Learning(config, place.rates, asked.dtype, backward)
     if asked.activity == "pretrain":
         return with_mtp(config, at_work, n_tokens, asked.seq_len)
     return at_work.tokens(n_tokens, asked.predicted * n_tokens, n_tokens / asked.seq_len, products=products)

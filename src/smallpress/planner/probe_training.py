@@ -30,7 +30,7 @@ def main() -> None:
 def _rates(dtype: Any) -> dict[str, float]:
     import torch
 
-    from smallpress.lowbit.linear8 import int8_backward, use
+    from smallpress.lowbit.linear8 import set_backward
     from smallpress.model.attention import Group, PackedCausal, TokenTree
     from smallpress.model.token_logprobs import token_logprobs
     from smallpress.model.transformer import Transformer, init_weights
@@ -55,7 +55,7 @@ def _rates(dtype: Any) -> dict[str, float]:
         token_logprobs(hidden, model.head_weight, ids[:N_ROWS])[0].sum().backward()
 
     short, long = layers(SHORT), layers(N_TOKENS)
-    use(int8_backward(), model.layers)
+    set_backward("int8", model.layers)
     in_8_bits = layers(SHORT)
     shorts = 3 * _attention_multiply_adds(CONFIG, SHORT, 0) * N_TOKENS / SHORT
     longs = 3 * _attention_multiply_adds(CONFIG, N_TOKENS, 0)

@@ -100,8 +100,7 @@ class Roofline:
         forward, gradients = multiply_adds / 3, multiply_adds * 2 / 3
         return plus(self._arithmetic(forward, dtype, reached), self._arithmetic(gradients, "int8", reached))
 
-    def head_products(self, multiply_adds: float, dtype: str) -> Cost:
-        return self.training_products(multiply_adds, dtype)
+    head_products = training_products
 
     def training_attention(self, multiply_adds: float, dtype: str) -> Cost:
         return self._arithmetic(multiply_adds, "bfloat16", self.shares.attention)

@@ -120,9 +120,6 @@ class Learning:
             rates.passes_over(PASSES * kept, dtype),
         )
 
-    def forward_only(self, n_tokens: float, n_predicted: float, n_sequences: float, n_before: float = 0.0) -> Cost:
-        return times(1 / 3, self.tokens(n_tokens, n_predicted, n_sequences, n_before))
-
     def update(self, optimizer: str, total: float) -> Cost:
         """AdamW on so many weights."""
         moments = {"adamw": 8, "adamw8": 2, "adamw16": 4}[optimizer]

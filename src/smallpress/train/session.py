@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from smallpress.lowbit.linear8 import int8_backward, use
+from smallpress.lowbit.linear8 import set_backward
 from smallpress.model.low_rank import adapt, adapter_scale
 from smallpress.model.reward_model import RewardModel
 from smallpress.model.transformer import Transformer
@@ -33,8 +33,7 @@ def open_weights(settings: TrainSettings, files: ModelFiles, dtype: torch.dtype,
     if lora is not None:
         _adapt(model, lora, files, settings.seed)
     model.recompute = settings.recompute
-    if settings.backward == "int8":
-        use(int8_backward(), model.layers)
+    set_backward(settings.backward, model.layers)
     return MasterWeights(model, dtype, weight_decay=settings.weight_decay, optimizer=settings.optimizer, take=True)
 
 

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from smallpress.lowbit.linear8 import Arithmetic, int8_backward, linear8, use
+from smallpress.lowbit.linear8 import Arithmetic, linear8, set_backward, use
 from smallpress.lowbit.native_core import native_core
 from smallpress.lowbit.product8 import native_int8, simulated
 from smallpress.model.attention import Group, PackedCausal, TokenTree
@@ -111,7 +111,8 @@ def test_a_tiny_model_learns_in_8_bits_what_it_learns_without(tiny_model, dtype)
 
 def test_with_gradients_alone_in_8_bits_the_model_says_what_it_said(tiny_model):
     model, plain = tiny_model(), tiny_model()
-    use(int8_backward(), model.layers)
+    set_backward("int8", model.layers)
+    set_backward("same", plain.layers)
     ours, theirs = loss_of(model), loss_of(plain)
     assert ours.item() == pytest.approx(theirs.item(), rel=1e-6)
     ours.backward()

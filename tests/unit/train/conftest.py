@@ -9,7 +9,7 @@ import torch
 
 from smallpress.corpus.shard_writer import Vocabulary, new_corpus
 from smallpress.corpus.shards import Corpus
-from smallpress.lowbit.linear8 import int8_backward, use
+from smallpress.lowbit.linear8 import set_backward
 from smallpress.model.low_rank import adapt, adapter_scale
 from smallpress.optim.master import MasterWeights
 from smallpress.train.objective import Likelihood
@@ -42,8 +42,7 @@ def make_trainer(tiny_model, samples) -> Callable[..., Trainer]:
             of = settings.lora
             adapt(model, of.targets, of.rank, adapter_scale(of.rank, of.alpha, of.rank_stabilized), of.base)
         model.recompute = settings.recompute
-        if settings.backward == "int8":
-            use(int8_backward(), model.layers)
+        set_backward(settings.backward, model.layers)
         weights = MasterWeights(model, dtype, optimizer=settings.optimizer, take=True)
         return Trainer(settings, weights, Likelihood(settings.micro_batch_tokens), samples[2:], samples[:2])
 
