@@ -94,7 +94,7 @@ def set_backward(choice: Backward, layers: nn.Module) -> None:
     """Let gradients of the linear layers within `layers` be computed as a recipe's `backward` says.
 
     For models that were trained in high precision: some of their activations are so large that products forward in 8
-    bits would be another model (docs/LOG.md), while gradients keep their direction to a cosine of .997.
+    bits would be another model, while gradients keep their direction to a cosine of .998 (docs/RECORDS.md).
     """
     if choice == "int8":
         use(Arithmetic(None, int8(SPAN), int8(WHOLE_ROW)), layers)
