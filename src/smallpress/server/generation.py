@@ -128,7 +128,7 @@ class Choice:
                     yield self._delta(tokens)
             finally:
                 worker.cancel(self.stream)
-            if not self._said.over_budget or self.ids[-1] in eos_ids:
+            if not self._thinking_is_cut():
                 break
             reason = "length"  # where the closing, or anything behind it, has no room
             closing = self._said.closing_ids()
@@ -185,6 +185,18 @@ class Choice:
         if self._following is not None:
             self._following.close()
         return prompt_ids + tuple(closing)
+
+    def _thinking_is_cut(self) -> bool:
+        """Whether the completion goes on with the thinking closed: it is over budget, or was given up.
+
+        A model that ends its text within the thinking gave no answer, but a form was asked for: its end is taken back.
+        """
+        if self.ids[-1] not in self.model.tokenizer.eos_ids:
+            return self._said.over_budget
+        if self._following is None or not self._said.thinking:
+            return False
+        self.ids.pop()
+        return True
 
     def _close_thinking(self, closing: list[int]) -> None:
         assert self._stopper is not None

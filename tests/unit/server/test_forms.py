@@ -106,6 +106,16 @@ def test_thinking_is_free_and_the_answer_after_it_is_held(start, templates, weig
         assert hasattr(message, "reasoning") == ("extra_body" in fields)
 
 
+def test_a_model_that_ends_its_text_while_it_thinks_still_answers(start, templates, weights, tokenizer):
+    runner = NativeRunner(weights.config, dict(weights.named_parameters()), n_pages=512)
+    served = start("", templates["plain"] + "<think>\n", engine=Engine(runner))
+    [eos_id] = tokenizer.eos_ids
+    fields = {"response_format": AS_SCHEMA, "logit_bias": {eos_id: 90}, "extra_body": {"thinking_budget": 20}}
+    check(ask(served, **fields).choices[0].message.content)
+    without_form = ask(served, **(fields | {"response_format": {"type": "text"}}))
+    assert not without_form.choices[0].message.content and without_form.choices[0].finish_reason == "stop"
+
+
 def test_a_required_call_is_made_and_its_arguments_fit(served):
     done = ask(served, tools=[ADD, NOW], tool_choice="required", parallel_tool_calls=False)
     [call] = done.choices[0].message.tool_calls
