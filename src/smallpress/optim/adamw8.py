@@ -27,7 +27,8 @@ MIN_8BIT_SIZE = 4096
 
 
 class AdamW8(Optimizer):
-    """Groups take the options of torch's AdamW, and `moments`: "8bit", "bfloat16" or "float32".
+    """Groups take the options of torch's AdamW, and `moments`: "8bit", "bfloat16" or "float32"; a tensor of fewer
+    values than `min_8bit_size` has fp32 where its group has 8 bits.
 
     Parameters are fp32. On a CPU the native core takes the step, all tensors spread over `n_threads` (None: torch's
     number); the result does not depend on how many they are. Elsewhere, and with `plain`, torch does.
@@ -41,6 +42,7 @@ class AdamW8(Optimizer):
         eps: float = 1e-8,
         weight_decay: float = 0.01,
         moments: Moments = "8bit",
+        min_8bit_size: int = MIN_8BIT_SIZE,
         n_threads: int | None = None,
         plain: bool = False,
     ):
@@ -50,8 +52,8 @@ class AdamW8(Optimizer):
         self._maps = None
         if self._core is not None:
             self._maps = [self._core.DynamicMap(dynamic_map(signed).numpy(), signed) for signed in (True, False)]
-        defaults = {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay, "moments": moments}
-        super().__init__(params, defaults)
+        defaults = {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay}
+        super().__init__(params, defaults | {"moments": moments, "min_8bit_size": min_8bit_size})
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         super().add_param_group(param_group)
@@ -89,22 +91,21 @@ class AdamW8(Optimizer):
             _check_options(group)
             for parameter in group["params"]:
                 if parameter in self.state:
-                    self.state[parameter] = self._checked(self.state[parameter], parameter, group["moments"])
+                    self.state[parameter] = self._checked(self.state[parameter], parameter, group)
 
     def set_state(self, parameter: Tensor, state: State) -> None:
         """Give one parameter the state of an earlier run; raises UserError as `load_state_dict`."""
         group = next(g for g in self.param_groups if any(parameter is p for p in g["params"]))
-        self.state[parameter] = self._checked(state, parameter, group["moments"])
+        self.state[parameter] = self._checked(state, parameter, group)
 
     @staticmethod
-    def _checked(state: Mapping[str, Tensor], parameter: Tensor, moments: str) -> State:
+    def _checked(state: Mapping[str, Tensor], parameter: Tensor, group: Mapping[str, Any]) -> State:
         """A copy in the dtypes the state has here: torch has made all of it fp32, which loses nothing."""
-        wanted = state_shapes(parameter, _dtype_of(parameter, moments))
+        wanted = state_shapes(parameter, _dtype_of(parameter, group))
         found = {name: tuple(tensor.shape) for name, tensor in state.items()}
         if found != {name: shape for name, (shape, _) in wanted.items()}:
-            what = (
-                f"the optimizer's state has {_told(found)}, but {moments} moments of {list(parameter.shape)} call for "
-            )
+            what = f"the optimizer's state has {_told(found)}, but {group['moments']} moments of "
+            what += f"{list(parameter.shape)} call for "
             what += _told({name: shape for name, (shape, _) in wanted.items()})
             raise UserError(what, "resume with the model and the optimizer it was written under")
         return {name: state[name].to(dtype, copy=True) for name, (_, dtype) in wanted.items()}
@@ -118,7 +119,7 @@ class AdamW8(Optimizer):
             if parameter.grad.is_sparse:
                 raise UserError("AdamW8 takes no sparse gradients", "make the embedding with sparse=False")
             if not self.state[parameter]:
-                self.state[parameter] = new_state(parameter, _dtype_of(parameter, group["moments"]))
+                self.state[parameter] = new_state(parameter, _dtype_of(parameter, group))
             count = self.state[parameter]["step"]
             count += 1
             found[int(count)].append(parameter)
@@ -153,14 +154,15 @@ def _scales(state: State, name: str) -> Any:
     return None if scales is None else scales.numpy()
 
 
-def _dtype_of(parameter: Tensor, moments: str) -> torch.dtype:
-    return torch.float32 if moments == "8bit" and parameter.numel() < MIN_8BIT_SIZE else DTYPES[moments]
+def _dtype_of(parameter: Tensor, group: Mapping[str, Any]) -> torch.dtype:
+    is_small = group["moments"] == "8bit" and parameter.numel() < group["min_8bit_size"]
+    return torch.float32 if is_small else DTYPES[group["moments"]]
 
 
 def _check_options(group: dict[str, Any]) -> None:
     if group["moments"] not in DTYPES:
         raise UserError(f"there are no moments {group['moments']!r}", f"choose one of {', '.join(DTYPES)}")
-    for name in ("lr", "eps", "weight_decay"):
+    for name in ("lr", "eps", "weight_decay", "min_8bit_size"):
         if not group[name] >= 0:
             raise UserError(f"{name}={group[name]} is not a number from 0 upwards", f"give an {name} of 0 or more")
     if len(group["betas"]) != 2 or not all(0 <= beta < 1 for beta in group["betas"]):

@@ -107,6 +107,10 @@ class MasterWeights:
         """What this process keeps of a weight: all of it, where it is the only one."""
         return whole
 
+    def rows(self, name: str) -> tuple[int, int]:
+        """The first row of a weight that this process keeps, and of how many."""
+        return 0, len(self.master[name])
+
     @torch.no_grad()
     def publish(self) -> None:
         """Round the master weights into the computing copy."""

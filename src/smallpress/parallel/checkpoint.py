@@ -25,6 +25,7 @@ from torch.distributed.tensor import DTensor, Shard
 
 from smallpress.optim.master import STATE_KEYS, MasterWeights
 from smallpress.parallel.ranks import Ranks
+from smallpress.parallel.recode import code_anew, cuts
 from smallpress.parallel.weights import Place, SpreadWeights
 from smallpress.run.atomic import atomic_folder, write_file
 from smallpress.run.errors import UserError, disk_error
@@ -32,7 +33,7 @@ from smallpress.weights.checkpoint import MAX_STATE_BYTES, STATE, Trained
 from smallpress.weights.json_files import read_json_object
 
 NARROW = ("adamw/exp_avg_scales", "adamw/exp_avg_sq_scales")
-"""Of a moment in 8 bits: its blocks run through one process's rows, so they fit as many processes only."""
+"""Of a moment in 8 bits: its blocks run through one process's rows, so every process has its own."""
 
 
 class Spread(Trained, Protocol):
@@ -102,16 +103,14 @@ def load_spread(path: Path, trained: Spread, more: Sequence[str], ranks: Ranks) 
     local, stored = {}, {}
     for part, shape in _wanted(trained, ranks, found):
         if part.on_disk not in found:
-            what = f"{path} has no {part.on_disk}"
-            if part.name.startswith(NARROW):
-                raise UserError(what, "8-bit moments go on with as many processes as before; or start with adamw")
-            raise UserError(what, "restore the run's model")
+            raise UserError(f"{path} has no {part.on_disk}", "restore the run's model")
         here = torch.Size(found[part.on_disk].size) if shape is None else shape
         local[part.name] = torch.zeros(here, dtype=found[part.on_disk].properties.dtype)
         stored[part.on_disk] = part.stored(local[part.name])
         if tuple(found[part.on_disk].size) != tuple(stored[part.on_disk].shape):
             raise UserError(f"{path} is of another model: {part.name} differs", "restore the run's model")
     _read(stored, reader, ranks.alone)
+    code_anew(local, trained.weights)
     trained.restore(local, state)
     return state
 
@@ -156,13 +155,18 @@ def _wanted(trained: Spread, ranks: Ranks, found: Mapping[str, Any]) -> Iterator
     before = {int(name[8 : name.index("/")]) for name in found if name.startswith("replica-")}
     prefix = f"replica-{ranks.replica % len(before)}/" if before else ""
     for weight, master in trained.weights.master.items():
-        if f"{prefix}adamw/step/{weight}" not in found:
+        if f"{prefix}adamw/step/{weight}" not in found or not master.numel():
             continue
         for key in STATE_KEYS:
             part = _Part.of(f"adamw/{key}/{weight}", trained.weights, ranks)
             on_disk = prefix + part.on_disk.removeprefix(f"replica-{ranks.replica}/")
             is_coded = found[f"{prefix}adamw/exp_avg/{weight}"].properties.dtype == torch.uint8
             if part.name.startswith(NARROW) and not is_coded:
+                continue
+            if part.name.startswith(NARROW) and on_disk not in found:
+                all_of = cuts(found, f"{prefix}{part.name}")
+                for i, at in enumerate(all_of):
+                    yield _Part(f"{part.name}/{i}-of-{len(all_of)}", at, None), None
                 continue
             own_shape = key == "step" or part.name.startswith(NARROW)
             yield replace(part, on_disk=on_disk), None if own_shape else master.shape

@@ -19,6 +19,7 @@ from torch.distributed.tensor import DTensor
 
 from smallpress.model.moe import Router
 from smallpress.model.transformer import Transformer
+from smallpress.optim.adamw8 import MIN_8BIT_SIZE
 from smallpress.optim.master import Collect, MasterWeights
 from smallpress.parallel.experts import SpreadExperts, spread_experts
 from smallpress.parallel.outer import Outer
@@ -103,10 +104,17 @@ class SpreadWeights(MasterWeights):
             super()._collect(parameter, master)
 
     def _groups(self, weight_decay: float, apart: bool) -> list[dict[str, Any]]:
-        """Without what has no row here."""
+        """Without what has no row here. What is too small for moments in 8 bits is so by its whole size."""
         groups = super()._groups(weight_decay, apart)
         for group in groups:
             group["params"] = [p for p in group["params"] if p.numel()]
+        if apart:
+            small = {self.master[name] for name, place in self.places.items() if place.shape.numel() < MIN_8BIT_SIZE}
+            groups = [
+                group | {"params": [p for p in group["params"] if (p in small) == is_small], "min_8bit_size": size}
+                for group in groups
+                for is_small, size in ((False, 0), (True, MIN_8BIT_SIZE))
+            ]
         return [group for group in groups if group["params"]]
 
     def grad_norm(self) -> float:
@@ -173,6 +181,13 @@ class SpreadWeights(MasterWeights):
             return whole
         parts, i = whole.chunk(mesh.size()), mesh.get_local_rank()
         return parts[i] if i < len(parts) else whole[:0]
+
+    def rows(self, name: str) -> tuple[int, int]:
+        place = self.places[name]
+        if place.mesh is None:
+            return super().rows(name)
+        n_rows = place.shape[0]
+        return min(n_rows, place.mesh.get_local_rank() * -(-n_rows // place.mesh.size())), n_rows
 
     def settle(self) -> None:
         """Become one model where replicas are on their ways."""

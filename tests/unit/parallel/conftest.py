@@ -23,7 +23,7 @@ EXPERTS = MoE(
 N_ROWS, LEN = 4, 24
 
 
-def config(sparse: bool = False, tied: bool = False) -> ModelConfig:
+def config(sparse: bool = False, tied: bool = False, inter_dim: int = 50) -> ModelConfig:
     """About 50,000 weights; no count of rows is a multiple of 4."""
     return ModelConfig(
         family="llama",
@@ -31,7 +31,7 @@ def config(sparse: bool = False, tied: bool = False) -> ModelConfig:
         dim=30,
         n_layers=4,
         attention=GQA(n_heads=3, n_kv_heads=1, head_dim=10),
-        ffn=EXPERTS if sparse else Dense(inter_dim=50),
+        ffn=EXPERTS if sparse else Dense(inter_dim=inter_dim),
         norm_eps=1e-5,
         rope_theta=1e4,
         max_seq_len=64,
@@ -119,4 +119,4 @@ def _training() -> Callable[..., Training]:
 
 @pytest.fixture(scope="session")
 def config_of_kind() -> dict[str, ModelConfig]:
-    return {"dense": config(), "tied": config(tied=True), "sparse": config(sparse=True)}
+    return {"dense": config(), "tied": config(tied=True), "sparse": config(sparse=True), "wide": config(inter_dim=150)}

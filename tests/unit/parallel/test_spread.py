@@ -9,6 +9,7 @@ from smallpress.parallel.checkpoint import load_spread, read_whole, save_spread
 from smallpress.parallel.ranks import arranged
 from smallpress.parallel.reduce import Traffic, all_reduce
 from smallpress.parallel.settings import Parallel
+from smallpress.weights.checkpoint import save_trained
 
 STEPS = 3
 WAYS = {
@@ -41,7 +42,16 @@ def single(training, config_of_kind):
 
 
 @pytest.fixture(scope="module")
-def spread_over_two(training, config_of_kind, on_two_ranks, folder):
+def single_in_8_bits(training, config_of_kind, folder):
+    """Losses of three steps after a checkpoint of one process."""
+    one = training(None, config_of_kind["wide"], optimizer="adamw8")
+    one.curve(STEPS)
+    save_trained(folder / "one in 8 bits", one, {"seconds": 0})
+    return one.curve(STEPS)
+
+
+@pytest.fixture(scope="module")
+def spread_over_two(training, config_of_kind, on_two_ranks, folder, single_in_8_bits):
     """What each of two processes saw, by way of sharing out."""
 
     def job(world):
@@ -57,6 +67,7 @@ def spread_over_two(training, config_of_kind, on_two_ranks, folder):
                 load_spread(folder / "two", again, ["seconds"], one.ranks)
                 found["again"] = again.step()
         found["sum"] = summed_in_8_bits(world)
+        found["8 bits"] = moments_in_8_bits(training, config_of_kind["wide"], folder)
         found["loose"] = loose(training, config_of_kind["dense"])
         return found
 
@@ -71,6 +82,20 @@ def summed_in_8_bits(world):
     all_reduce([mine[:7], mine[7:]], world.group("replica"), "int8", traffic)
     scale = max(part.abs().max() for part in (*parts, parts[0] + parts[1])) / 127
     return float((mine - parts[0] - parts[1]).abs().max() / scale), traffic.n_bytes
+
+
+def moments_in_8_bits(training, config, folder):
+    """Losses of three steps after a checkpoint: of two processes that wrote it, of two that read it, and of one's."""
+    ranks = arranged(Parallel(shard=2), "cpu", 1)
+    one = training(ranks, config, optimizer="adamw8")
+    one.curve(STEPS)
+    save_spread(folder / "two in 8 bits", one, {"seconds": 0}, ranks)
+    losses = {"went on": one.curve(STEPS)}
+    for name in ("two in 8 bits", "one in 8 bits"):
+        again = training(ranks, config, optimizer="adamw8")
+        load_spread(folder / name, again, ["seconds"], ranks)
+        losses[name] = again.curve(STEPS)
+    return losses
 
 
 def loose(training, config):
@@ -133,6 +158,24 @@ def test_a_checkpoint_of_two_goes_on_on_one(training, config_of_kind, folder, sp
     assert load_spread(folder / "two", one, ["seconds"], one.ranks)["seconds"] == 1.5
     assert one.n_done == STEPS
     assert one.step() == pytest.approx(spread_over_two[0]["next"], rel=1e-5)
+
+
+def test_moments_in_8_bits_go_on_in_any_number_of_processes(
+    training, config_of_kind, folder, single_in_8_bits, spread_over_two
+):
+    """As before in as many; in more or fewer they are coded anew, which the steps hardly feel."""
+    found = spread_over_two[0]["8 bits"]
+    assert found["two in 8 bits"] == found["went on"]
+    assert found["one in 8 bits"] == pytest.approx(single_in_8_bits, rel=1e-3)
+    one = training(None, config_of_kind["wide"], optimizer="adamw8")
+    load_spread(folder / "two in 8 bits", one, ["seconds"], one.ranks)
+    assert any(tensor.dtype == torch.uint8 for tensor in one.tensors().values())
+    without = training(None, config_of_kind["wide"], optimizer="adamw8")
+    without.restore(
+        {name: tensor for name, tensor in one.tensors().items() if name.startswith("weights/")}, {"n_done": 3}
+    )
+    kept, lost = one.curve(STEPS), without.curve(STEPS)
+    assert kept == pytest.approx(found["went on"], rel=1e-3) != lost
 
 
 def test_a_whole_model_is_read_from_the_parts_of_two(training, config_of_kind, folder, spread_over_two):
