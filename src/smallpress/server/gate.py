@@ -5,8 +5,8 @@ import hashlib
 import hmac
 import re
 from collections import Counter
-from collections.abc import Awaitable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Awaitable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -76,16 +76,22 @@ class Gate:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         try:
-            owner = self._admit(scope)
-            body = await self._body(scope, receive)
-        except ApiError as error:
-            return await error_response(error, scope["path"], Connection="close")(scope, receive, send)
+            with self._place(scope) as owner:
+                body = await self._body(scope, receive)
+                scope["state"]["owner"] = owner
+                await _while_client_is_there(self._app, scope, body, receive, send)
+        except Refused as error:
+            await error_response(error, scope["path"], Connection="close")(scope, receive, send)
         except ClientGone:
             return
-        scope["state"]["owner"] = owner
+
+    @contextmanager
+    def _place(self, scope: Scope) -> Iterator[Owner]:
+        """Taken before the body is awaited: of two requests that come at once, one may be too many."""
+        owner = self._admit(scope)
         self._live[owner.name] += 1
         try:
-            await _while_client_is_there(self._app, scope, body, receive, send)
+            yield owner
         finally:
             self._live[owner.name] -= 1
 
@@ -94,18 +100,18 @@ class Gate:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(scope["headers"])}
         host = headers.get("host", "")
         if self._hosts and _hostname(host) not in self._hosts:
-            raise ApiError(403, f"this server is not called {host[:80]!r}; start it with --allow-host", code="host")
+            raise Refused(403, f"this server is not called {host[:80]!r}; start it with --allow-host", code="host")
         origin = headers.get("origin")
         if origin is not None and origin.partition("://")[2] != host:
-            raise ApiError(403, f"pages of {origin[:80]!r} may not use this server", code="origin")
+            raise Refused(403, f"pages of {origin[:80]!r} may not use this server", code="origin")
         path = scope["path"]
         if not self._keys or path in OPEN_PATHS or path.startswith(PAGE):
             return Owner(LOCAL)
         owner = self._keys.owner(headers.get("authorization", ""))
         if owner is None:
-            raise ApiError(401, "no valid API key; send it as 'Authorization: Bearer KEY'", code="invalid_api_key")
+            raise Refused(401, "no valid API key; send it as 'Authorization: Bearer KEY'", code="invalid_api_key")
         if self._live[owner.name] >= self._limits.live_per_key:
-            raise ApiError(
+            raise Refused(
                 429, f"{self._live[owner.name]} requests of this key are under way", code="too_many", retry_after=1
             )
         return owner
@@ -121,16 +127,20 @@ class Gate:
                     parts.append(message.get("body", b""))
                     size += len(parts[-1])
                     if size > limit:
-                        raise ApiError(413, f"the body is larger than {limit} bytes", code="too_large")
+                        raise Refused(413, f"the body is larger than {limit} bytes", code="too_large")
                     if not message.get("more_body"):
                         break
         except TimeoutError:
             message_text = f"the body did not come within {self._limits.body_seconds:g} s"
-            raise ApiError(408, message_text, code="timeout") from None
+            raise Refused(408, message_text, code="timeout") from None
         body = b"".join(parts)
         if depth(body, self._limits.body_depth) > self._limits.body_depth:
-            raise ApiError(400, f"the body is nested more than {self._limits.body_depth} deep", code="too_deep")
+            raise Refused(400, f"the body is nested more than {self._limits.body_depth} deep", code="too_deep")
         return body
+
+
+class Refused(ApiError):
+    """By the gate itself, before anything is answered."""
 
 
 class ClientGone(Exception):

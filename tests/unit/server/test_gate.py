@@ -247,6 +247,22 @@ def test_one_key_cannot_take_every_place(start):
     pool.shutdown()
 
 
+def test_a_place_is_taken_before_the_body_has_come(start):
+    served = start("abc", keys=[("me", KEY)], limits=Limits(live_per_key=1))
+    mine = {"Authorization": f"Bearer {KEY}"}
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {KEY}\r\n"
+    port = int(served.url.rpartition(":")[2])
+    with socket.create_connection(("127.0.0.1", port)) as slow:
+        slow.sendall(f"{head}Content-Type: application/json\r\nContent-Length: 900\r\n\r\n{{".encode())
+        deadline = time.monotonic() + 20
+        while (status := call(served, headers=mine)[0]) == 200 and time.monotonic() < deadline:
+            pass
+        assert status == 429
+    while (status := call(served, headers=mine)[0]) == 429 and time.monotonic() < deadline:
+        pass
+    assert status == 200
+
+
 def _as_done(answers):
     from concurrent.futures import as_completed
 
