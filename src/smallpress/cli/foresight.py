@@ -12,8 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TextIO
 
 from smallpress.cli.table import table
-from smallpress.planner.memory import CACHE
-from smallpress.planner.plan import needed
+from smallpress.planner.memory import CACHE, in_all
 from smallpress.run.progress import clock_time
 
 if TYPE_CHECKING:
@@ -104,7 +103,7 @@ def together(plans: "Sequence[Plan]") -> "Plan":
     if len(plans) > 1:
         figures = {f"{plan.model}: {name}": value for plan in plans for name, value in plan.figures.items()}
     whole = replace(first, model=", ".join(plan.model for plan in plans), memory=memory, figures=figures)
-    over = needed(memory) - first.room
+    over = in_all(memory) - first.room
     if not 0 < over < memory[CACHE]:
         return whole
     note = f"full caches would come to {memory[CACHE] / 1e9:.2f} GB, more than there is: bound them with --context"

@@ -4,10 +4,19 @@ from dataclasses import dataclass, replace
 
 from smallpress.model.sizes import multiply_adds, parameters
 from smallpress.planner.lengths import Lengths
-from smallpress.planner.memory import ALLOCATOR, WORD, Parts, at_fullest, generation_parts, stored_bytes, training_parts
+from smallpress.planner.memory import (
+    ALLOCATOR,
+    WORD,
+    Parts,
+    at_fullest,
+    generation_parts,
+    in_all,
+    stored_bytes,
+    training_parts,
+)
 from smallpress.planner.model import Planned
 from smallpress.planner.place import Place
-from smallpress.planner.plan import FILE, Phase, Plan, needed
+from smallpress.planner.plan import Phase, Plan
 from smallpress.planner.rates import Cost, plus, times
 from smallpress.planner.remedies import SPARE, largest, three
 from smallpress.planner.work import Generating, Learning, prompt_flops
@@ -92,7 +101,7 @@ def plan_grpo(planned: Planned, place: Place, asked: Rehearsed) -> Plan:
             "rollout tokens a second": new / of_rollout,
             "steps": asked.steps,
         },
-        remedies=() if needed(memory) <= room else _remedies(planned, place, asked, room),
+        remedies=() if in_all(memory) <= room else _remedies(planned, place, asked, room),
     )
 
 
@@ -135,14 +144,13 @@ def grpo_memory(planned: Planned, place: Place, asked: Rehearsed) -> Parts:
     fuller = rolling if sum(rolling.values()) > sum(learning.values()) else learning
     whole = parts | held | fuller
     slack = ALLOCATOR * sum(whole.values()) if place.is_here else 0.0
-    mapped = float(planned.file_bytes) if place.is_here else 0.0
     tokenizer = float(WORD * config.vocab_size)
-    return {"program": place.program[True], FILE: mapped, "tokenizer": tokenizer} | whole | {"allocator": slack}
+    return {"program": place.program[True], "tokenizer": tokenizer} | whole | {"allocator": slack}
 
 
 def _remedies(planned: Planned, place: Place, asked: Rehearsed, room: float) -> tuple[str, ...]:
     def fits(change: Rehearsed, of: Planned = planned) -> bool:
-        return needed(grpo_memory(of, place, change)) <= room
+        return in_all(grpo_memory(of, place, change)) <= room
 
     found = []
     if asked.optimizer != "adamw8" and fits(replace(asked, optimizer="adamw8")):
@@ -154,5 +162,5 @@ def _remedies(planned: Planned, place: Place, asked: Rehearsed, room: float) -> 
     lean = replace(asked, optimizer="adamw8", dtype="bfloat16", micro_batch_tokens=256, with_reference=False)
     if not found and fits(lean):
         found.append("--set optimizer=adamw8 --set dtype=bfloat16 --set micro_batch_tokens=256 --set beta=0 together")
-    most = needed(grpo_memory(planned, place, asked))
+    most = in_all(grpo_memory(planned, place, asked))
     return three(found, most, planned.config, place.machine.kind, lambda config: fits(asked, Planned("", config, {})))

@@ -16,12 +16,13 @@ from smallpress.planner.memory import (
     added,
     at_fullest,
     generation_parts,
+    in_all,
     stored_bytes,
     training_parts,
 )
 from smallpress.planner.model import Planned
 from smallpress.planner.place import Place
-from smallpress.planner.plan import FILE, Phase, Plan, needed
+from smallpress.planner.plan import Phase, Plan
 from smallpress.planner.rates import OVERHEAD, Cost, plus, times
 from smallpress.planner.remedies import SPARE, largest, three
 from smallpress.planner.serving import Serving, plan_serving, serving_memory
@@ -114,7 +115,7 @@ def plan_learning(planned: Planned, place: Place, asked: Learned, teacher: Plann
         writing = plan_serving(teacher, place, asked.asked)
         costs = (*(phase.cost for phase in writing.phases), {OVERHEAD: CHECKING * asked.asked.n_requests})
         phases.insert(0, Phase("teacher", plus(*costs), writing.tokens, writing.flops))
-        memory = max(memory, serving_memory(teacher, place, asked.asked), key=needed)
+        memory = max(memory, serving_memory(teacher, place, asked.asked), key=in_all)
     room, seconds = SPARE * place.free, sum(step.values()) + sum(drawing.values())
     return Plan(
         activity=asked.activity,
@@ -130,7 +131,7 @@ def plan_learning(planned: Planned, place: Place, asked: Learned, teacher: Plann
             "steps": n_steps,
             "weights trained": asked.n_trained(config),
         },
-        remedies=() if needed(memory) <= room else _remedies(planned, place, asked, room),
+        remedies=() if in_all(memory) <= room else _remedies(planned, place, asked, room),
     )
 
 
@@ -192,8 +193,7 @@ def learning_memory(planned: Planned, place: Place, asked: Learned) -> Parts:
         whole |= rolling if sum(rolling.values()) > sum(learning.values()) else learning
         whole |= {"engine's weights": stored_bytes(config, drawn.format, place.is_here)}
     slack = ALLOCATOR * sum(whole.values()) if place.is_here else 0.0
-    mapped = float(planned.file_bytes) if place.is_here else 0.0
-    program = {"program": place.program[True], FILE: mapped, "tokenizer": float(WORD * config.vocab_size)}
+    program = {"program": place.program[True], "tokenizer": float(WORD * config.vocab_size)}
     return program | whole | {"allocator": slack}
 
 
@@ -230,7 +230,7 @@ def _recomputed(config: ModelConfig, asked: Learned) -> float:
 
 def _remedies(planned: Planned, place: Place, asked: Learned, room: float) -> tuple[str, ...]:
     def fits(change: Learned, of: Planned = planned) -> bool:
-        return needed(learning_memory(of, place, change)) <= room
+        return in_all(learning_memory(of, place, change)) <= room
 
     found = []
     if asked.optimizer != "adamw8" and fits(replace(asked, optimizer="adamw8")):
@@ -246,5 +246,5 @@ def _remedies(planned: Planned, place: Place, asked: Learned, room: float) -> tu
     lean = replace(asked, optimizer="adamw8", dtype="bfloat16", recompute=True, micro_tokens=shortest, seq_len=1)
     if not found and fits(lean):
         found.append("--set optimizer=adamw8 --set dtype=bfloat16 --set recompute=true and short samples together")
-    most = needed(learning_memory(planned, place, asked))
+    most = in_all(learning_memory(planned, place, asked))
     return three(found, most, planned.config, place.machine.kind, lambda config: fits(asked, Planned("", config, {})))

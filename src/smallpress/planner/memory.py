@@ -163,6 +163,10 @@ def added(*parts: Mapping[str, float]) -> Parts:
     return total
 
 
+def in_all(parts: Mapping[str, float]) -> float:
+    return sum(parts.values())
+
+
 def _ffn_width(config: ModelConfig) -> int:
     ffn = config.ffn
     if isinstance(ffn, MoE):

@@ -30,13 +30,11 @@ SHORT = {"dim": 0, "layers": 0, "inter": 0, "heads": 0, "kv_heads": 0, "head_dim
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """`stored`: format -> how many numbers of matrices the file holds in it; empty where no weights are at hand.
-    `file_bytes`: of the file or files."""
+    """`stored`: format -> how many numbers of matrices the file holds in it; empty where no weights are at hand."""
 
     name: str
     config: ModelConfig
     stored: Mapping[str, int]
-    file_bytes: int = 0
 
 
 def planned_model(word: str, offline: bool = True) -> Planned:
@@ -81,8 +79,7 @@ def planned_files(word: str, opened: "ModelFiles") -> Planned:
         if len(shape) > 1:
             format, _ = opened.stored(name)
             stored[format] = stored.get(format, 0) + math.prod(shape)
-    lying = [opened.path] if opened.path.is_file() else list(opened.path.glob("*.safetensors"))
-    return Planned(word, opened.config, stored, sum(file.stat().st_size for file in lying))
+    return Planned(word, opened.config, stored)
 
 
 def from_numbers(word: str) -> ModelConfig:

@@ -9,17 +9,6 @@ from smallpress.planner.rates import Cost, plus
 from smallpress.run.errors import UserError
 
 HOUR = 3600.0
-FILE = "file"
-"""The part of memory that a mapped file's pages take, which the system takes back where room is short."""
-
-
-def needed(memory: Mapping[str, float]) -> float:
-    """What must have room.
-
-    >>> needed({"weights": 2.0, "file": 1.0})
-    2.0
-    """
-    return sum(value for name, value in memory.items() if name != FILE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +59,7 @@ class Plan:
 
     @property
     def fits(self) -> bool:
-        return needed(self.memory) <= self.room
+        return self.peak_memory <= self.room
 
     @property
     def seconds(self) -> float:
@@ -106,7 +95,7 @@ class Plan:
     def require_room(self) -> None:
         """Raises UserError, with what would fit, where the memory is too small."""
         if not self.fits:
-            most = needed(self.memory)
+            most = self.peak_memory
             what = f"{self.activity} needs {most / 1e9:.2f} GB of memory, {self.room / 1e9:.2f} GB are free"
             raise UserError(what, "; or ".join(self.remedies) or "take a smaller model or another machine")
 

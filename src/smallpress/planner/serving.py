@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 from smallpress.model.config import ModelConfig
 from smallpress.model.sizes import cache_bits, cache_bytes, multiply_adds
 from smallpress.planner.lengths import Lengths, all_of
-from smallpress.planner.memory import WORD, Parts, added, generation_parts, stored_bytes
+from smallpress.planner.memory import WORD, Parts, added, generation_parts, in_all, stored_bytes
 from smallpress.planner.model import Planned
 from smallpress.planner.place import Place
-from smallpress.planner.plan import FILE, HOUR, Phase, Plan, needed
+from smallpress.planner.plan import HOUR, Phase, Plan
 from smallpress.planner.remedies import SPARE, largest, three
 from smallpress.planner.work import Generating, prompt_flops
 
@@ -93,7 +93,7 @@ def plan_serving(planned: Planned, place: Place, asked: Serving) -> Plan:
         room=room,
         phases=phases,
         figures=speeds | _of_a_million(place, speeds) | {"sequences at once": float(n_at_once)},
-        remedies=() if needed(memory) <= room else _remedies(planned, place, asked, room),
+        remedies=() if in_all(memory) <= room else _remedies(planned, place, asked, room),
     )
 
 
@@ -113,7 +113,7 @@ def serving_memory(planned: Planned, place: Place, asked: Serving) -> Parts:
     n_rows = min(TOKEN_BUDGET, max(asked.n_running, asked.n_running * asked.n_prompt))
     return added(
         {"program": place.program[not is_native and place.is_here]},
-        {"weights": stored_bytes(config, asked.format, place.is_here), FILE: float(planned.file_bytes) * is_native},
+        {"weights": stored_bytes(config, asked.format, place.is_here)},
         {"tokenizer": float(WORD * config.vocab_size)},
         generation_parts(config, asked.format, asked.cache_tokens(config), n_rows, asked.n_running, asked.cache),
     )
@@ -123,7 +123,7 @@ def _remedies(planned: Planned, place: Place, asked: Serving, room: float) -> tu
     """Changes of which each alone is enough."""
 
     def fits(change: Serving) -> bool:
-        return needed(serving_memory(planned, place, change)) <= room
+        return in_all(serving_memory(planned, place, change)) <= room
 
     found = []
     format = asked.format
@@ -140,8 +140,8 @@ def _remedies(planned: Planned, place: Place, asked: Serving, room: float) -> tu
         found.append(f"answers of {n} tokens")
     return three(
         found,
-        needed(serving_memory(planned, place, asked)),
+        in_all(serving_memory(planned, place, asked)),
         planned.config,
         place.machine.kind,
-        lambda config: needed(serving_memory(Planned("", config, {}), place, asked)) <= room,
+        lambda config: in_all(serving_memory(Planned("", config, {}), place, asked)) <= room,
     )

@@ -7,9 +7,9 @@ import pytest
 from smallpress.planner.learning import Adapters, Learned, Reader, learning_memory, plan_learning
 from smallpress.planner.lengths import all_of
 from smallpress.planner.machine import machine_named
+from smallpress.planner.memory import in_all
 from smallpress.planner.model import Planned, from_numbers
 from smallpress.planner.place import catalogued
-from smallpress.planner.plan import needed
 from smallpress.planner.serving import Serving, plan_serving
 
 CONFIG = from_numbers("dim=1024,layers=10,inter=4096,heads=16,kv_heads=4,head_dim=64,vocab=32000")
@@ -50,7 +50,7 @@ def test_computing_blocks_again_trades_activations_for_time():
 
 def test_a_teacher_that_reads_along_costs_its_weights_and_a_third_of_the_passes():
     read = replace(ASKED, reader=Reader("teacher", CONFIG, has_logits=True))
-    more = needed(learning_memory(SMALL, PLACE, read)) - needed(learning_memory(SMALL, PLACE, ASKED))
+    more = in_all(learning_memory(SMALL, PLACE, read)) - in_all(learning_memory(SMALL, PLACE, ASKED))
     logits = 64 * 6 * 4 * 32_000
     assert more == pytest.approx(2 * (learning_memory(SMALL, PLACE, ASKED)["optimizer state"] / 8) + logits)
     assert 1.2 < seconds(read) / seconds(ASKED) < 1.34
@@ -60,19 +60,17 @@ def test_a_teacher_of_its_own_goes_before_the_training_and_the_larger_of_both_co
     writing = Serving("int8", 64, 128, all_of(256), 1000)
     plan = plan_learning(SMALL, PLACE, replace(ASKED, asked=writing), SMALL)
     assert [phase.name for phase in plan.phases] == ["teacher", "training"] and plan.phases[0].tokens == 1000 * 384
-    assert plan.peak_memory == needed(learning_memory(SMALL, PLACE, ASKED))
+    assert plan.peak_memory == in_all(learning_memory(SMALL, PLACE, ASKED))
 
 
-def test_a_cache_that_is_bounded_lets_fewer_run_and_a_mapped_file_asks_for_no_room():
+def test_a_cache_that_is_bounded_lets_fewer_run():
     free = Serving("int8", 64, 128, all_of(128))
     each = 256 * 2 * 10 * 4 * 64 * 2  # tokens, keys and values, layers, heads, widths, bytes
-    bounded = plan_serving(Planned("small", CONFIG, {}, 10**12), PLACE, replace(free, most_cache=8.5 * each))
+    bounded = plan_serving(SMALL, PLACE, replace(free, most_cache=8.5 * each))
     assert bounded.figures["sequences at once"] == 8 and bounded.memory["KV cache"] == pytest.approx(
         8.5 * each, rel=1e-3
     )
     assert plan_serving(SMALL, PLACE, free).figures["sequences at once"] == 64
-    here = plan_serving(Planned("small", CONFIG, {}, 10**12), replace(PLACE, is_here=True), free)
-    assert here.memory["file"] == 1e12 and here.fits
 
 
 def test_a_million_tokens_cost_the_hours_they_take():
