@@ -28,6 +28,7 @@ from smallpress.corpus.shards import Corpus
 from smallpress.model.sizes import multiply_adds, parameters
 from smallpress.run.atomic import write_file
 from smallpress.run.settings import settings_from
+from smallpress.train.balance import RouterWatch, evenness
 from smallpress.train.pretrain_run import open_pretrainer, settled
 from smallpress.train.pretrain_settings import PretrainSettings
 
@@ -92,11 +93,14 @@ def learn(way: str, corpus: Corpus, steps: int, seed: int) -> dict:
             curve.append([step, log["loss"], log.get("load/max_over_mean", 1.0)])
             print(f"  {way}, seed {seed}, step {step}: loss {log['loss']:.4f}", file=sys.stderr, flush=True)
     sizes, config = parameters(settings.shape), settings.shape
+    with RouterWatch(trainer.weights.model) as watch:
+        measured = trainer.measure()
     return {
         "way": way, "seed": seed, "steps": steps, "curve": curve, "skipped": trainer.n_skipped,
         "weights": sizes.total, "active": sizes.active, "multiply_adds": multiply_adds(config, 128, absorbed=False),
         "load": {key: value for key, value in log.items() if key.startswith("load/")},
-        "seconds": time.perf_counter() - began, **trainer.measure(),
+        "held_out_load": evenness(watch.loads) if watch.loads else {},
+        "seconds": time.perf_counter() - began, **measured,
     }  # fmt: skip
 
 
@@ -125,9 +129,10 @@ def report(part: str, out: Path, steps: int, seeds: list[int]) -> str:
         one = next(iter(runs.values()))
         line = f"  {way:20} {fmean(losses):.4f}  {one['weights'] / 1e6:.2f}M weights, {one['active'] / 1e6:.2f}M active"
         if "load/max_over_mean" in one["load"]:
-            line += (
-                f", busiest expert {fmean(run['load']['load/max_over_mean'] for run in runs.values()):.2f} times mean"
+            last, all_of = (
+                fmean(run[key]["load/max_over_mean"] for run in runs.values()) for key in ("load", "held_out_load")
             )
+            line += f", busiest expert {all_of:.2f} times mean over held-out text, {last:.2f} in the last step"
         if way != PARTS[part][0] and (both := sorted(set(runs) & set(base))):
             mean, half = interval([runs[seed]["eval/loss"] - base[seed]["eval/loss"] for seed in both])
             share = 100 * mean / fmean(base[seed]["eval/loss"] for seed in both)

@@ -177,3 +177,13 @@ def test_the_real_model_is_listed_and_checked_without_a_network(smollm2):
     assert pulled.returncode == 0 and str(smollm2) in pulled.stdout, pulled.stderr
     listed = {model["name"]: model for model in json.loads(smallpress("ls", "--json").stdout)}
     assert listed["smollm2-135m"]["path"] == str(smollm2)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="torch's OpenMP is another one there")
+def test_torch_is_told_not_to_spin_for_long_unless_somebody_says_otherwise(home):
+    """What its OpenMP understood, by its own word."""
+    told = smallpress("doctor", OMP_DISPLAY_ENV="verbose").stderr
+    assert f"GOMP_SPINCOUNT = '{main.SPINS}'" in told
+    for named in ({"GOMP_SPINCOUNT": "77"}, {"OMP_WAIT_POLICY": "ACTIVE"}):
+        told = smallpress("doctor", OMP_DISPLAY_ENV="verbose", **named).stderr
+        assert f"GOMP_SPINCOUNT = '{main.SPINS}'" not in told and "GOMP_SPINCOUNT" in told
