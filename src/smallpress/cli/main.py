@@ -47,6 +47,10 @@ OK, FAULT, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
 
 def main() -> None:
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # Nobody asked for them, and looking takes 10 ms.
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # Before seconds of imports, in which torchrun may die.
+        from smallpress.parallel.failure import end_with_parent
+
+        end_with_parent()
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     for name in ("stdout", "stderr"):

@@ -16,7 +16,13 @@ end_with_parent()
 print("ready", flush=True)
 time.sleep(100)
 """
-PARENT = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {CHILD!r}])"
+COMMAND_LINE = """
+import os, time
+from smallpress.cli import main
+os.environ["TORCHELASTIC_RUN_ID"] = "test"
+main.run = lambda words: print("ready", flush=True) or time.sleep(100)
+main.main()
+"""
 
 
 def test_a_lost_neighbour_is_one_line_with_this_rank():
@@ -37,8 +43,10 @@ def test_another_error_stays_what_it_is():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="prctl is Linux's")
-def test_a_process_is_killed_with_the_one_that_started_it():
-    with subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True) as parent:
+@pytest.mark.parametrize("child", [CHILD, COMMAND_LINE], ids=["joined", "before a verb is imported"])
+def test_a_process_is_killed_with_the_one_that_started_it(child):
+    program = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout.readline() == "ready\n"
         parent.send_signal(signal.SIGKILL)
         assert parent.stdout.read() == ""  # comes to an end only when the child has closed it, too
