@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from smallpress.optim.adamw8 import AdamW8
 from smallpress.optim.compute_dtype import compute_dtype
 from smallpress.rl.run import Run
 from smallpress.run.errors import UserError
@@ -13,6 +14,13 @@ from smallpress.run.metrics import read_metrics
 from smallpress.weights.checkpoint import load_checkpoint
 
 SETTINGS = {"steps": 5, "eval_every": 2, "save_every": 2, "samples_every": 2, "prompts_per_step": 2}
+
+
+class AdamW8From512(AdamW8):
+    """Moments in 8 bits for the matrices of a tiny model too."""
+
+    def __init__(self, params, **options):
+        super().__init__(params, min_8bit_size=512, **options)
 
 
 class Measured:
@@ -64,8 +72,7 @@ def test_a_run_measures_writes_samples_and_saves_when_it_should(make_trainer, tm
 @pytest.mark.parametrize("killed_after", [1, 3, 4])
 @pytest.mark.parametrize("optimizer", ["adamw", "adamw8"])
 def test_a_killed_run_ends_like_an_unbroken_one(make_trainer, tmp_path, monkeypatch, optimizer, killed_after):
-    """With moments in 8 bits for the matrices of this tiny model too."""
-    monkeypatch.setattr("smallpress.optim.adamw8.MIN_8BIT_SIZE", 512)
+    monkeypatch.setattr("smallpress.optim.master.AdamW8", AdamW8From512)
     settings = SETTINGS | {"optimizer": optimizer}
 
     def kill(step, _):
