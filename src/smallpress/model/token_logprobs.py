@@ -4,12 +4,13 @@ For 2,000 tokens and 49,152 words the logits and their gradients would be 0.8 GB
 in the backward pass computed once more: one product in four, in exchange for memory that does not grow with N.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
-CHUNK, CACHED = 512, 64
+CHUNK, CACHED = 512, 128
 """Rows whose gradients are multiplied together, and those whose logits, 200 KB each in fp32, are passed over while they
 are in a processor's caches."""
 
@@ -19,52 +20,80 @@ class _TokenLogprobs(torch.autograd.Function):
     def forward(
         ctx: Any, hidden_NM: Tensor, head_VM: Tensor, ids_N: Tensor, temperature: float
     ) -> tuple[Tensor, Tensor]:
-        logprobs, entropies, norms = [], [], []
-        for hidden, ids in zip(hidden_NM.split(CACHED), ids_N.split(CACHED), strict=True):
-            logits = _logits(hidden, head_VM, temperature)
+        logprob_N, entropy_N, norm_N = hidden_NM.new_empty(3, len(ids_N), dtype=torch.float32)
+        logits_of = _Logits(hidden_NM, head_VM, temperature)
+        odds_CV = logits_of.like()
+        for rows in _chunks(len(ids_N), CACHED):
+            logits = logits_of(rows)
             peak_N1 = logits.amax(-1, keepdim=True)
             logits -= peak_N1
-            chosen = logits.gather(-1, ids[:, None])[:, 0]
-            odds = logits.exp()
+            chosen = logits.gather(-1, ids_N[rows, None])[:, 0]
+            odds = torch.exp(logits, out=odds_CV[: len(logits)])
             total = odds.sum(-1)
             mean_logit = torch.bmm(odds[:, None], logits[:, :, None]).flatten() / total  # under the softmax
             log_total = total.log()
-            logprobs.append(chosen - log_total)
-            entropies.append(log_total - mean_logit)
-            norms.append(peak_N1[:, 0] + log_total)
-        norm_N = torch.cat(norms)
-        ctx.save_for_backward(hidden_NM, head_VM, ids_N, norm_N)
+            logprob_N[rows] = chosen - log_total
+            entropy_N[rows] = log_total - mean_logit
+            norm_N[rows] = peak_N1[:, 0] + log_total
+        ctx.save_for_backward(hidden_NM, head_VM, ids_N, norm_N, logprob_N)
         ctx.temperature = temperature
-        entropy_N = torch.cat(entropies)
         ctx.mark_non_differentiable(entropy_N)
-        return torch.cat(logprobs), entropy_N
+        return logprob_N, entropy_N
 
     @staticmethod
     def backward(ctx: Any, grad_N: Tensor, _: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-        hidden_NM, head_VM, ids_N, norm_N = ctx.saved_tensors
+        """A row's gradient is p - onehot, times -grad / temperature; p - 1 of the chosen token from its logarithm."""
+        hidden_NM, head_VM, ids_N, norm_N, logprob_N = ctx.saved_tensors
+        scale_N1 = (grad_N / -ctx.temperature)[:, None]
+        scaled_NM = (hidden_NM * scale_N1).to(hidden_NM.dtype)
         grad_hidden = torch.empty_like(hidden_NM)
         grad_head = None  # stays so where the head is frozen
         if ctx.needs_input_grad[1]:
             grad_head = torch.zeros(head_VM.shape, dtype=torch.float32, device=head_VM.device)
-        scaled_N = grad_N / ctx.temperature
-        narrow = hidden_NM.new_empty(min(CHUNK, len(ids_N)), len(head_VM))
-        for start in range(0, len(ids_N), CHUNK):
-            end = min(start + CHUNK, len(ids_N))
-            for first in range(start, end, CACHED):
-                rows = slice(first, min(first + CACHED, end))
-                logits = _logits(hidden_NM[rows], head_VM, ctx.temperature)
-                grad_logits = logits.sub_(norm_N[rows, None]).exp_().mul_(-scaled_N[rows, None])
-                grad_logits.scatter_add_(1, ids_N[rows, None], scaled_N[rows, None])
-                narrow[first - start : rows.stop - start] = grad_logits
-            torch.mm(narrow[: end - start], head_VM, out=grad_hidden[start:end])
-            if grad_head is not None:
-                grad_head += narrow[: end - start].T @ hidden_NM[start:end]
+        logits_of = _Logits(hidden_NM, head_VM, ctx.temperature)
+        narrow_CV = hidden_NM.new_empty(min(CHUNK, len(ids_N)), len(head_VM))
+        for chunk in _chunks(len(ids_N), CHUNK):
+            narrow = narrow_CV[: chunk.stop - chunk.start]
+            for rows, part in zip(_chunks(chunk.stop, CACHED, chunk.start), narrow.split(CACHED), strict=True):
+                part.copy_(logits_of(rows).sub_(norm_N[rows, None]).exp_())
+                part.scatter_(1, ids_N[rows, None], logprob_N[rows, None].expm1().to(part.dtype))
+            torch.mm(narrow, head_VM, out=grad_hidden[chunk])
+            if grad_head is None:
+                continue
+            if narrow.dtype == grad_head.dtype:
+                grad_head.addmm_(narrow.T, scaled_NM[chunk])
+            else:
+                grad_head += narrow.T @ scaled_NM[chunk]
+        grad_hidden *= scale_N1
         return grad_hidden, None if grad_head is None else grad_head.to(head_VM.dtype), None, None
 
 
-def _logits(hidden_NM: Tensor, head_VM: Tensor, temperature: float) -> Tensor:
-    """[N, V] in fp32, divided by the temperature in the same pass that widens them."""
-    return (hidden_NM @ head_VM.T) * torch.full((1, 1), 1 / temperature, device=hidden_NM.device)
+class _Logits:
+    """[N, V] in fp32 of a few rows at a time, each in the memory of those before: fresh pages cost what a product does.
+
+    Temperature divides them in the pass that widens them.
+    """
+
+    def __init__(self, hidden_NM: Tensor, head_VM: Tensor, temperature: float):
+        self.hidden_NM, self.head_MV, self.temperature = hidden_NM, head_VM.T, temperature
+        self.product_CV = hidden_NM.new_empty(min(CACHED, len(hidden_NM)), len(head_VM))
+        self.logits_CV = self.product_CV if hidden_NM.dtype == torch.float32 else self.like()
+
+    def like(self) -> Tensor:
+        return torch.empty_like(self.product_CV, dtype=torch.float32)
+
+    def __call__(self, rows: slice) -> Tensor:
+        n = rows.stop - rows.start
+        product = torch.mm(self.hidden_NM[rows], self.head_MV, out=self.product_CV[:n])
+        if product.dtype == torch.float32 and self.temperature == 1.0:
+            return product
+        return torch.mul(
+            product, torch.full((1, 1), 1 / self.temperature, device=product.device), out=self.logits_CV[:n]
+        )
+
+
+def _chunks(end: int, size: int, start: int = 0) -> Iterator[slice]:
+    return (slice(first, min(first + size, end)) for first in range(start, end, size))
 
 
 def token_logprobs(

@@ -9,6 +9,7 @@ from smallpress.planner.grpo import CHECKING
 from smallpress.planner.memory import (
     ALLOCATOR,
     LOGIT_ROWS,
+    READ_ROWS,
     WIDTH,
     WORD,
     Parts,
@@ -184,7 +185,7 @@ def learning_memory(planned: Planned, place: Place, asked: Learned) -> Parts:
         reader = asked.reader
         whole = added(whole, {reader.name: float(WIDTH[asked.dtype] * parameters(reader.config).total)})
         if reader.has_logits:  # both models' logits, their logarithms and the gradient, of some rows
-            whole = added(whole, {"logits": LOGIT_ROWS * 6 * 4.0 * config.vocab_size})
+            whole = added(whole, {"logits": READ_ROWS * 6 * 4.0 * config.vocab_size})
     if asked.drawn is not None:
         drawn = asked.drawn
         n_held = drawn.n_running * drawn.tokens_each

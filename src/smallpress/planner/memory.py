@@ -18,8 +18,11 @@ Parts = dict[str, float]
 WIDTH = {"fp8": 1, "bfloat16": 2, "float32": 4}
 """Bytes of a number that is computed with."""
 
-KEPT_HEAD_ROWS, LOGIT_ROWS = 512, 64
+KEPT_HEAD_ROWS, LOGIT_ROWS = 512, 128
 """Rows whose gradients, and whose logits, stand at once in model/token_logprobs.py."""
+
+READ_ROWS = 64
+"""Rows whose logits, the student's and the teacher's, stand at once in train/divergence.py."""
 
 CACHE = "KV cache"
 ALLOCATOR = 0.06
