@@ -4,7 +4,7 @@ For 2,000 tokens and 49,152 words the logits and their gradients would be 0.8 GB
 in the backward pass computed once more: one product in four, in exchange for memory that does not grow with N.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -21,9 +21,9 @@ class _TokenLogprobs(torch.autograd.Function):
         ctx: Any, hidden_NM: Tensor, head_VM: Tensor, ids_N: Tensor, temperature: float
     ) -> tuple[Tensor, Tensor]:
         logprob_N, entropy_N, norm_N = hidden_NM.new_empty(3, len(ids_N), dtype=torch.float32)
-        logits_of = _Logits(hidden_NM, head_VM, temperature)
+        logits_of = Logits(hidden_NM, head_VM, CACHED, temperature)
         odds_CV = logits_of.like()
-        for rows in _chunks(len(ids_N), CACHED):
+        for rows in row_chunks(len(ids_N), CACHED):
             logits = logits_of(rows)
             peak_N1 = logits.amax(-1, keepdim=True)
             logits -= peak_N1
@@ -44,39 +44,56 @@ class _TokenLogprobs(torch.autograd.Function):
     def backward(ctx: Any, grad_N: Tensor, _: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         """A row's gradient is p - onehot, times -grad / temperature; p - 1 of the chosen token from its logarithm."""
         hidden_NM, head_VM, ids_N, norm_N, logprob_N = ctx.saved_tensors
+        logits_of = Logits(hidden_NM, head_VM, CACHED, ctx.temperature)
+
+        def fill(rows: slice, out: Tensor) -> None:
+            out.copy_(logits_of(rows).sub_(norm_N[rows, None]).exp_())
+            out.scatter_(1, ids_N[rows, None], logprob_N[rows, None].expm1().to(out.dtype))
+
         scale_N1 = (grad_N / -ctx.temperature)[:, None]
         scaled_NM = (hidden_NM * scale_N1).to(hidden_NM.dtype)
-        grad_hidden = torch.empty_like(hidden_NM)
-        grad_head = None  # stays so where the head is frozen
-        if ctx.needs_input_grad[1]:
-            grad_head = torch.zeros(head_VM.shape, dtype=torch.float32, device=head_VM.device)
-        logits_of = _Logits(hidden_NM, head_VM, ctx.temperature)
-        narrow_CV = hidden_NM.new_empty(min(CHUNK, len(ids_N)), len(head_VM))
-        for chunk in _chunks(len(ids_N), CHUNK):
-            narrow = narrow_CV[: chunk.stop - chunk.start]
-            for rows, part in zip(_chunks(chunk.stop, CACHED, chunk.start), narrow.split(CACHED), strict=True):
-                part.copy_(logits_of(rows).sub_(norm_N[rows, None]).exp_())
-                part.scatter_(1, ids_N[rows, None], logprob_N[rows, None].expm1().to(part.dtype))
-            torch.mm(narrow, head_VM, out=grad_hidden[chunk])
-            if grad_head is None:
-                continue
-            if narrow.dtype == grad_head.dtype:
-                grad_head.addmm_(narrow.T, scaled_NM[chunk])
-            else:
-                grad_head += narrow.T @ scaled_NM[chunk]
-        grad_hidden *= scale_N1
-        return grad_hidden, None if grad_head is None else grad_head.to(head_VM.dtype), None, None
+        grad_hidden, grad_head = head_backward(scaled_NM, head_VM, ctx.needs_input_grad[1], fill, CACHED)
+        return grad_hidden.mul_(scale_N1), grad_head, None, None
 
 
-class _Logits:
-    """[N, V] in fp32 of a few rows at a time, each in the memory of those before: fresh pages cost what a product does.
+def head_backward(
+    hidden_NM: Tensor, head_VM: Tensor, learns: bool, fill: Callable[[slice, Tensor], None], at_once: int
+) -> tuple[Tensor, Tensor | None]:
+    """Gradients of hidden state and head, the head's None unless it `learns`; `fill` writes those of the logits of some
+    rows, of `at_once` at most, where it is told, in the dtype of the hidden state."""
+    grad_hidden = torch.empty_like(hidden_NM)
+    grad_head = None
+    if learns:
+        grad_head = torch.zeros(head_VM.shape, dtype=torch.float32, device=head_VM.device)
+    grads_CV = hidden_NM.new_empty(min(CHUNK, len(hidden_NM)), len(head_VM))
+    for chunk in row_chunks(len(hidden_NM), CHUNK):
+        grads = grads_CV[: chunk.stop - chunk.start]
+        for rows, part in zip(row_chunks(chunk.stop, at_once, chunk.start), grads.split(at_once), strict=True):
+            fill(rows, part)
+        torch.mm(grads, head_VM, out=grad_hidden[chunk])
+        if grad_head is None:
+            continue
+        if grads.dtype == grad_head.dtype:
+            grad_head.addmm_(grads.T, hidden_NM[chunk])
+        else:
+            grad_head += grads.T @ hidden_NM[chunk]
+    return grad_hidden, None if grad_head is None else grad_head.to(head_VM.dtype)
 
-    Temperature divides them in the pass that widens them.
+
+def row_chunks(end: int, size: int, start: int = 0) -> Iterator[slice]:
+    """As torch's split: of no rows one chunk without any."""
+    return (slice(first, min(first + size, end)) for first in range(start, max(end, start + 1), size))
+
+
+class Logits:
+    """[N, V] in fp32 of a few rows at a time, divided by the temperature in the pass that widens them.
+
+    They lie where those before lay: the faults of fresh pages take as long as the product does.
     """
 
-    def __init__(self, hidden_NM: Tensor, head_VM: Tensor, temperature: float):
+    def __init__(self, hidden_NM: Tensor, head_VM: Tensor, at_once: int, temperature: float = 1.0):
         self.hidden_NM, self.head_MV, self.temperature = hidden_NM, head_VM.T, temperature
-        self.product_CV = hidden_NM.new_empty(min(CACHED, len(hidden_NM)), len(head_VM))
+        self.product_CV = hidden_NM.new_empty(min(at_once, len(hidden_NM)), len(head_VM))
         self.logits_CV = self.product_CV if hidden_NM.dtype == torch.float32 else self.like()
 
     def like(self) -> Tensor:
@@ -90,10 +107,6 @@ class _Logits:
         return torch.mul(
             product, torch.full((1, 1), 1 / self.temperature, device=product.device), out=self.logits_CV[:n]
         )
-
-
-def _chunks(end: int, size: int, start: int = 0) -> Iterator[slice]:
-    return (slice(first, min(first + size, end)) for first in range(start, end, size))
 
 
 def token_logprobs(

@@ -12,14 +12,14 @@ Both models' logits exist for a chunk of rows at a time, and once more in the ba
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from smallpress.model.hidden_rows import hidden_rows
+from smallpress.model.token_logprobs import Logits, head_backward, row_chunks
 from smallpress.model.transformer import Transformer
 from smallpress.train.distill_settings import Divergence
 from smallpress.train.packing import MicroBatch, pack
@@ -102,20 +102,48 @@ class Imitation:
         with torch.no_grad():
             teacher_PM = hidden_rows(self.teacher, batch.tree, batch.ids_N, batch.rows_P)
         student_PM = hidden_rows(model, batch.tree, batch.ids_N, batch.rows_P)
-        terms = [
-            checkpoint(self._chunk, student, model.head_weight, teacher, ids, use_reentrant=False)
-            for student, teacher, ids in zip(
-                student_PM.split(CHUNK), teacher_PM.split(CHUNK), batch.targets_P.split(CHUNK), strict=True
-            )
-        ]
-        return torch.cat([a for a, _ in terms]), torch.cat([b for _, b in terms])
+        heads = (model.head_weight, self.teacher.head_weight)
+        return _Terms.apply(student_PM, heads[0], teacher_PM, heads[1], batch.targets_P, self.settings)
 
-    def _chunk(self, student_NM: Tensor, head_VM: Tensor, teacher_NM: Tensor, ids_N: Tensor) -> tuple[Tensor, Tensor]:
-        student_NV = (student_NM @ head_VM.T).float()
-        teacher_NV = (teacher_NM @ self.teacher.head_weight.T).float()
-        # A vocabulary may be padded at its end, by another number of rows.
-        V = min(student_NV.shape[-1], teacher_NV.shape[-1])
-        return (
-            divergences(student_NV[:, :V], teacher_NV[:, :V], self.settings),
-            F.cross_entropy(student_NV, ids_N, reduction="none"),
-        )
+
+class _Terms(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        student_PM: Tensor,
+        head_VM: Tensor,
+        teacher_PM: Tensor,
+        other_VM: Tensor,
+        ids_P: Tensor,
+        *settings: Any,
+    ) -> tuple[Tensor, ...]:
+        student_of, teacher_of = Logits(student_PM, head_VM, CHUNK), Logits(teacher_PM, other_VM, CHUNK)
+        found = [
+            _terms(student_of(rows), teacher_of(rows), ids_P[rows], *settings) for rows in row_chunks(len(ids_P), CHUNK)
+        ]
+        ctx.save_for_backward(student_PM, head_VM, teacher_PM, other_VM, ids_P)
+        ctx.settings = settings
+        return tuple(torch.cat(parts) for parts in zip(*found, strict=True))
+
+    @staticmethod
+    def backward(ctx: Any, *grads_P: Tensor) -> tuple[Tensor | None, ...]:
+        student_PM, head_VM, teacher_PM, other_VM, ids_P = ctx.saved_tensors
+        student_of, teacher_of = Logits(student_PM, head_VM, CHUNK), Logits(teacher_PM, other_VM, CHUNK)
+
+        def fill(rows: slice, out: Tensor) -> None:
+            student_NV, teacher_NV = student_of(rows).detach().requires_grad_(), teacher_of(rows)
+            with torch.enable_grad():
+                terms = _terms(student_NV, teacher_NV, ids_P[rows], *ctx.settings)
+            out.copy_(torch.autograd.grad(terms, student_NV, [grad_P[rows] for grad_P in grads_P])[0])
+
+        return *head_backward(student_PM, head_VM, ctx.needs_input_grad[1], fill, CHUNK), None, None, None, None
+
+
+def _terms(student_NV: Tensor, teacher_NV: Tensor, ids_N: Tensor, settings: Divergence) -> tuple[Tensor, Tensor]:
+    """[N] divergences and [N] negative log-likelihoods."""
+    # A vocabulary may be padded at its end, by another number of rows.
+    V = min(student_NV.shape[-1], teacher_NV.shape[-1])
+    return (
+        divergences(student_NV[:, :V], teacher_NV[:, :V], settings),
+        F.cross_entropy(student_NV, ids_N, reduction="none"),
+    )
