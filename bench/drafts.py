@@ -44,16 +44,17 @@ QUESTIONS = {
     "prose": "Why does the moon always show us the same side?",
     "story": "Tell me a short story about a lighthouse keeper and a whale.",
 }
-LENGTH = 512  # tokens before the rows whose cost is measured
+LENGTH = 512  # tokens before the rows whose cost is measured, where so many fit
 ROW_COUNTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 
 
 def step_seconds(runner: Runner, n_rows: int, repeats: int) -> float:
-    """Median time of a step that runs and samples `n_rows` rows behind `LENGTH` others of one sequence."""
-    pages = list(range((LENGTH + n_rows) // runner.page_size + 1))
-    ids = [id % 1000 for id in range(LENGTH + n_rows)]
-    sequence = steps.Sequence(0, Request(tuple(ids)), len(ids), ids[: LENGTH + 1], pages=pages, draft=ids[LENGTH + 1 :])
-    batch = steps.Step([(sequence, LENGTH, n_rows)], [(sequence, 0)], []).batch(runner.page_size)
+    """Median time of a step that runs and samples `n_rows` rows behind others of one sequence."""
+    length = min(LENGTH, runner.n_pages * runner.page_size - max(ROW_COUNTS))
+    pages = list(range(-(-(length + n_rows) // runner.page_size)))
+    ids = [id % 1000 for id in range(length + n_rows)]
+    sequence = steps.Sequence(0, Request(tuple(ids)), len(ids), ids[: length + 1], pages=pages, draft=ids[length + 1 :])
+    batch = steps.Step([(sequence, length, n_rows)], [(sequence, 0)], []).batch(runner.page_size)
     seconds = []
     for _ in range(repeats + 1):
         began = time.perf_counter()
