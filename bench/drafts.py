@@ -17,6 +17,7 @@ from statistics import median
 from smallpress.cli.run import open_talk
 from smallpress.cli.talk import Reply, Talk
 from smallpress.engine import step as steps
+from smallpress.engine.drafts import Pace
 from smallpress.engine.engine import Runner
 from smallpress.engine.request import Request
 
@@ -103,9 +104,12 @@ def main() -> None:
     parser.add_argument("--max-tokens", type=int, default=256)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--drafts", default="ngram", choices=("ngram", "mtp"))
+    parser.add_argument("--length", type=int, help="draft so many ids a step, whether that pays or not")
     parser.add_argument("--ask", nargs="+", default=[], metavar="TEXT", help="instead of the questions here")
     options = parser.parse_args()
     given = {"max_tokens": options.max_tokens}
+    if options.length:
+        Pace.length = lambda pace, n_rows: options.length
     sides = [
         open_talk(options.model, given, "chat", options.dtype, offline=True, drafts=drafts)
         for drafts in (options.drafts, "off")

@@ -58,9 +58,9 @@ def open_engine(
     many, which wait for arithmetic. float32 is computed by torch, as is everything where there is no native core; the
     formats that torch lacks are then refused.
     `drafts`: what may follow is guessed ahead, which pays where few requests run: by the model's modules of multi-token
-    prediction (mtp), or where text repeats itself (ngram); auto is the first where the model has them. `shelf_of` gives
-    where the prefixes of this model are kept, by the form of a page. `cache`: what keys and values are kept in; torch
-    keeps them in the format it computes in.
+    prediction (mtp), or where text repeats itself (ngram); auto is the first where the model has them and they pay.
+    `shelf_of` gives where the prefixes of this model are kept, by the form of a page. `cache`: what keys and values are
+    kept in; torch keeps them in the format it computes in.
     """
     from smallpress.engine.drafts import PromptLookup, row_cost
     from smallpress.engine.engine import Engine
@@ -99,11 +99,13 @@ def open_engine(
 
 
 def _by_modules(config: "ModelConfig", drafts: Drafts) -> bool:
+    from smallpress.engine.drafts import modules_pay
+
     if drafts == "mtp" and config.mtp is None:
         from smallpress.run.errors import UserError
 
         raise UserError("the model has no modules of multi-token prediction", "draft by ngram, or leave it to auto")
-    return drafts in ("auto", "mtp") and config.mtp is not None
+    return drafts == "mtp" or (drafts == "auto" and modules_pay(config))
 
 
 def engine_over(model: "Transformer", format: NumberFormat, n_running: int, tokens_each: int) -> "Engine":

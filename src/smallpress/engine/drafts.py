@@ -21,6 +21,8 @@ ROWS = 16
 """Rows of a step, drafted ones included, beyond which no more are drafted."""
 ROW_COST = 0.2
 """What one row more takes, as a share of the step that runs anyway."""
+USUALLY_RIGHT = 0.85
+"""Share of the tokens drafted by DeepSeek-V3's module that are right: 85 to 90 % (2024, section 5.4.3)."""
 LONGEST, SHORTEST = 4, 2  # ids looked up
 MEMORY = 8  # judged ids over which the chance of the next is averaged
 RETRY = 16  # steps from one try to the next while drafts do not pay
@@ -71,6 +73,15 @@ def row_cost(config: ModelConfig, by_modules: bool) -> float:
     own = sum(3 * dim * ffn.moe_inter_dim * ffn.n_active_experts for ffn in moe)
     drafting = mtp_active(config) + config.vocab_size * dim if by_modules else 0
     return (ROW_COST * (sizes.active - own) + own + drafting) / sizes.active
+
+
+def modules_pay(config: ModelConfig) -> bool:
+    """Whether modules as often right as V3's would give an id more for less than a step: for its row and its draft, and
+    for the module that runs every row of every step. In a model of few layers, where one module is a large part of a
+    step, they do not."""
+    if config.mtp is None:
+        return False
+    return row_cost(config, by_modules=True) + mtp_active(config) / parameters(config).active < USUALLY_RIGHT
 
 
 def _last(ids: Sequence[int], end: int) -> list[tuple[int, ...]]:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from smallpress.engine.drafts import Pace, row_cost
+from smallpress.engine.drafts import Pace, modules_pay, row_cost
 from smallpress.engine.engine import Engine
 from smallpress.engine.native_runner import NativeRunner, Packing
 from smallpress.engine.request import Request, SamplingParams
@@ -14,6 +14,7 @@ from smallpress.engine.torch_runner import TorchRunner
 from smallpress.model.attention import Group, PackedCausal, TokenTree
 from smallpress.model.config import GQA, MTP, Dense, ModelConfig, MoE
 from smallpress.model.transformer import Transformer
+from smallpress.planner.model import known_models
 
 VOCAB = 97
 MakeEngine = Callable[..., Engine]
@@ -207,3 +208,7 @@ def test_a_row_more_costs_its_experts_and_a_module_its_own():
     assert row_cost(sparse, by_modules=False) == pytest.approx((0.2 * (3230 - 1200) + 1200) / 3230)
     # A module: a layer, a projection of 200 and three norms; and the head again.
     assert row_cost(sparse, by_modules=True) == pytest.approx((0.2 * (3230 - 1200) + 1200 + 1110 + 230 + 1000) / 3230)
+    # One of two layers is no draft of the whole: with its row and its module every id more would cost 1.6 steps.
+    assert not modules_pay(sparse) and not modules_pay(dense)
+    v3 = known_models()["deepseek-v3"]
+    assert modules_pay(v3) and not modules_pay(v3.model_copy(update={"mtp": None}))
