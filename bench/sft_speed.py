@@ -1,9 +1,9 @@
 """Supervised training on this machine, ours and TRL's SFTTrainer, in one run: `python bench/sft_speed.py`.
 
-The same model, conversations (loss on the answers), precision (bf16 over fp32 weights) and tokens a step, packed on
-both sides. Two processes stay alive and take turns, one optimizer step each; the first is a warm-up. A token counts
-once, whichever side: the template's beginning, which ours computes once a micro-batch, too. Every ratio is ours over
-the peer's: above 1, ours is faster or smaller. `--settings` tries the peer's settings instead.
+The same model, conversations (loss on the answers), tokens a step and precision (bf16 over fp32 weights; fp32 with
+`--settings fp32`), packed on both sides. Two processes stay alive and take turns, one optimizer step each; the first is
+a warm-up. A token counts once, whichever side: the template's beginning, which ours computes once a micro-batch, too.
+Every ratio is ours over the peer's: above 1, ours is faster or smaller. `--settings` tries the peer's settings instead.
 """
 
 import argparse
@@ -55,9 +55,9 @@ def main() -> int:
     results = {}
     for setting in options.settings:
         log = options.out / f"sft_speed.{setting}"
-        ours = Side(
-            "smallpress", [sys.executable, SIDES / "ours_side.py", rows, folder, *counts], Path(f"{log}.ours.log")
-        )
+        dtype = "float32" if setting == "fp32" else "bfloat16"
+        mine = [sys.executable, SIDES / "ours_side.py", rows, folder, *counts, "--dtype", dtype]
+        ours = Side("smallpress", mine, Path(f"{log}.ours.log"))
         theirs = [python, SIDES / "trl_side.py", rows, folder, *counts, "--setting", setting]
         done: tuple[list[dict], list[dict]] = ([], [])
         with ours, Side("trl", theirs, Path(f"{log}.trl.log")) as peer:
