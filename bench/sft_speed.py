@@ -46,9 +46,9 @@ def main() -> int:
     options = arguments()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the sides end with it
     options.out.mkdir(parents=True, exist_ok=True)
-    os.environ["PYTHONPATH"] = str(ROOT / "bench")
     python = peers_python()
     folder = model_folder(options.model, python, options.out)
+    os.environ["PYTHONPATH"] = str(ROOT / "bench")  # only now: gguf.py there is not the package
     rows = options.out / "sft_speed.rows.jsonl"
     save(rows, make_rows(600))
     counts = ["--steps", str(options.steps + 1), "--step-tokens", str(options.step_tokens)]
