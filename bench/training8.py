@@ -9,6 +9,7 @@ ours.
 """
 
 import argparse
+import importlib
 import platform
 import time
 from collections.abc import Callable, Mapping
@@ -54,12 +55,11 @@ def optimizers(parameters: list[nn.Parameter]) -> dict[str, torch.optim.Optimize
         "fp32 moments": AdamW8(parameters, moments="float32"),
         "torch fp32, fused": torch.optim.AdamW(parameters, fused=True),
     }
-    try:
-        from bitsandbytes.optim import AdamW8bit
-    except ImportError:
-        print("bitsandbytes is not installed")
-    else:
-        found["bitsandbytes 8 bits"] = AdamW8bit(parameters)
+    for peer, module in (("bitsandbytes", "bitsandbytes.optim"), ("torchao", "torchao.optim")):
+        try:
+            found[f"{peer} 8 bits"] = importlib.import_module(module).AdamW8bit(parameters)
+        except ImportError:
+            print(f"{peer} is not installed")
     return found
 
 

@@ -253,6 +253,6 @@ void mix_part(const Attention& a, int64_t first, int64_t last, const float* inve
     (a.eight_bits ? mix_part_of<int8_t> : mix_part_of<uint16_t>)(a, first, last, inverse);
 }
 
-constexpr AttentionInParts IN_PARTS{score_part, weigh_part, mix_part};
+constexpr AttentionInParts IN_PARTS{clean<score_part>, clean<weigh_part>, clean<mix_part>};
 
 }  // namespace

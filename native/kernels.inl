@@ -15,6 +15,12 @@ using namespace smallpress;
 // here may be.
 inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
+inline void clear_uppers() {
+#if defined(__AVX__)
+    _mm256_zeroupper();
+#endif
+}
+
 // exp(x) to 2 ulp for x in (-87, 88], 0 below: 2^n times a polynomial on [-ln2/2, ln2/2] (the Cephes library's expf).
 inline F16 exp16(F16 given) {
     const F16 lowest = set1(-87.0f), x = max(min(given, set1(88.0f)), lowest);
@@ -41,6 +47,27 @@ inline void store_part(float* p, int64_t n, F16 x) {
     store(lanes, x);
     std::memcpy(p, lanes, n * sizeof(float));
 }
+
+// A kernel as a table holds it: behind it the upper halves of the registers are zero. Were they not, every instruction
+// for any processor, which the callers are made of, would wait for them; and compilers forget it behind a call that
+// takes or returns sixteen lanes.
+template <auto KERNEL>
+struct Clean;
+template <typename Result, typename... Given, Result (*KERNEL)(Given...)>
+struct Clean<KERNEL> {
+    static Result call(Given... given) {
+        if constexpr (std::is_void_v<Result>) {
+            KERNEL(given...);
+            clear_uppers();
+        } else {
+            const Result result = KERNEL(given...);
+            clear_uppers();
+            return result;
+        }
+    }
+};
+template <auto KERNEL>
+constexpr auto clean = Clean<KERNEL>::call;
 
 }  // namespace
 
@@ -184,8 +211,9 @@ int64_t exercise(int64_t n) {
     return n * CHAINS * LANES * QUAD;
 }
 
-constexpr Kernels TABLE{KERNELS_NAME, quantize,      narrow,      rms_norm,  swiglu,   pack,      product,
-                        attend,       to_bf16,       largest,     weigh,     exercise, &TRAINING, geglu,
-                        dots,         attend_latent, narrow_dots, widen_add, &IN_PARTS};
+constexpr Kernels TABLE{KERNELS_NAME,         clean<quantize>,    clean<narrow>,    clean<rms_norm>, clean<swiglu>,
+                        clean<pack>,          clean<product>,     clean<attend>,    clean<to_bf16>,  clean<largest>,
+                        clean<weigh>,         clean<exercise>,    &TRAINING,        clean<geglu>,    clean<dots>,
+                        clean<attend_latent>, clean<narrow_dots>, clean<widen_add>, &IN_PARTS};
 
 }  // namespace

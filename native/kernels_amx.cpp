@@ -355,11 +355,11 @@ namespace {
 
 constexpr Kernels with_tiles() {
     Kernels table = TABLE;
-    table.product = product_amx;
-    table.attend = attend_tiles;
+    table.product = clean<product_amx>;
+    table.attend = clean<attend_tiles>;
     table.in_parts = nullptr;  // tiles add up in another order
-    table.attend_latent = attend_latent_tiles;
-    table.exercise = exercise_tiles;
+    table.attend_latent = clean<attend_latent_tiles>;
+    table.exercise = clean<exercise_tiles>;
     table.training = &TRAINING_TILED;
     return table;
 }

@@ -9,6 +9,7 @@
 
 namespace {
 
-constexpr Training TRAINING{adamw, encode, multiply, tree_columns, tree_forward, tree_backward};
+constexpr Training TRAINING{clean<adamw>,        clean<encode_factor>, clean<multiply>,
+                            clean<tree_columns>, clean<tree_forward>,  clean<tree_backward>};
 
 }  // namespace

@@ -80,6 +80,7 @@ void multiply_amx(const Operand& left, const Operand& right, int64_t first, int6
     _tile_release();
 }
 
-constexpr Training TRAINING_TILED{adamw, encode, multiply_amx, tree_columns, tree_forward, tree_backward};
+constexpr Training TRAINING_TILED{clean<adamw>,        clean<encode_factor>, clean<multiply_amx>,
+                                  clean<tree_columns>, clean<tree_forward>,  clean<tree_backward>};
 
 }  // namespace

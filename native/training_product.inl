@@ -113,7 +113,7 @@ inline void encode_span(const Factor& x, const Operand& to, int64_t first, int64
     }
 }
 
-void encode(const Factor& x, const Operand& to, int64_t first, int64_t last) {
+void encode_factor(const Factor& x, const Operand& to, int64_t first, int64_t last) {
     const int64_t together = to.shared_by_rows ? Operand::BLOCK_TILES : 1;
     for (; first < last; first += together)
         for (int64_t s = 0; s < to.n_spans; s++) encode_span(x, to, first, least(first + together, last), s);

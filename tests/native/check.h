@@ -38,6 +38,10 @@ void expect_close(const T* found, const U* wanted, int64_t n, double budget, con
     }
 }
 
+// Whether the upper halves of vector registers are in use, for which all code for any processor waits; false where it
+// cannot be told.
+bool uppers_in_use();
+
 // Every table this processor can run, the scalar one first.
 std::vector<const Kernels*> tables();
 

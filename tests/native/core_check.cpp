@@ -3,6 +3,10 @@
 //
 //     core_check [--no-threads-in-children] [the tables that should be there, the best first]
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 #include <cstdio>
 #include <string>
 #include <vector>
@@ -20,6 +24,18 @@ void expect(bool holds, const std::string& what, const char* detail) {
 }
 
 int n_failures() { return failures; }
+
+bool uppers_in_use() {
+#if defined(__x86_64__)
+    constexpr unsigned STATE = 0xd, TELLS_USE = 1 << 2, UPPERS_OF_256 = 1 << 2, UPPERS_OF_512 = 1 << 6;
+    unsigned eax, ebx, ecx, edx, low, high;
+    if (!__get_cpuid_count(STATE, 1, &eax, &ebx, &ecx, &edx) || !(eax & TELLS_USE)) return false;
+    asm volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(1));
+    return low & (UPPERS_OF_256 | UPPERS_OF_512);
+#else
+    return false;
+#endif
+}
 
 std::vector<const Kernels*> tables() {
     std::vector<const Kernels*> found;

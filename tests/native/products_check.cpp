@@ -180,6 +180,7 @@ void check_product(const Kernels& k, const Coded& coded, int64_t M, int64_t N, i
     const Panels panels = packed(k, coded.coding, w, N);
     std::vector<float> out(M * stride, 7.0f), alone(N);
     k.product(act, M, panels, 0, panels.n_panels(), out.data(), stride, Store::SET);
+    const bool is_clean = !uppers_in_use();
     const int64_t width = coded.coding == Coding::Q8 ? round_up(K, BLOCK) : K;  // turned, what fills up counts too
     std::vector<double> wanted(M * stride, 7.0), left(M * width), right(N * width);
     for (int64_t i = 0; i < M * width; i++) left[i] = activation(act, coded.coding, i / width, i % width);
@@ -195,6 +196,7 @@ void check_product(const Kernels& k, const Coded& coded, int64_t M, int64_t N, i
     const std::string what =
         at(k, coded.name, M) + "rows x " + std::to_string(N) + " x " + std::to_string(K) + " columns: ";
     expect_close(out.data(), wanted.data(), M * stride, FP32 * most, what + "product");
+    expect(is_clean, what, "upper halves of registers are left in use");
 
     std::vector<float> added = out;
     k.product(act, M, panels, 0, panels.n_panels(), added.data(), stride, Store::ADD);
