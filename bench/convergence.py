@@ -59,7 +59,7 @@ WAYS = {
     "dense fp32": (DENSE, {}),
     "adamw8": (DENSE, {"optimizer": "adamw8"}),
     "bf16": (DENSE, {"arithmetic": "bfloat16"}),
-    "int8": (DENSE, {"arithmetic": "int8"}),
+    "int8": (DENSE, {"arithmetic": "int8", "dtype": "bfloat16"}),
     "experts, bias": (SPARSE, balance(0.02, 0.0)),
     "experts, loss": (SPARSE, balance(0.0, 0.01)),
     "experts, unbalanced": (SPARSE, balance(0.0, 0.0)),

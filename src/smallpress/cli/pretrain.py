@@ -135,7 +135,7 @@ class Session:
 
         began = time.perf_counter()
         corpus = Corpus.open(settings.corpus)
-        settings = settled(settings, corpus)
+        settings = settled(settings, corpus, ranks)
         plan = _plan_first(settings, corpus)
         trainer = open_pretrainer(settings, corpus, ranks)
         return cls(trainer.settings, corpus, trainer, plan, began)
@@ -175,13 +175,14 @@ def _plan_first(settings: "PretrainSettings", corpus: "Corpus") -> "Plan":
         f"{(sizes.total + sizes.mtp) / 1e6:.2f} million weights, {sizes.active / 1e6:.2f} of them active, "
         f"{flops / 1e6:.1f} MFLOP a token forward"
     )
-    print(f"{ramp.n_steps} steps, {ramp.n_tokens:,} tokens, {epochs:.2f} epochs, in {settings.arithmetic}")
+    kinds = " and ".join(dict.fromkeys((settings.arithmetic, settings.dtype)))
+    print(f"{ramp.n_steps} steps, {ramp.n_tokens:,} tokens, {epochs:.2f} epochs, in {kinds}")
     asked: dict[str, Any] = {
         "n_tokens": ramp.n_tokens,
         "batch_tokens": ramp.n_tokens // ramp.n_steps,
         "seq_len": settings.seq_len,
         "micro_tokens": settings.micro_batch_tokens,
-        "dtype": "float32" if settings.arithmetic == "float32" else "bfloat16",
+        "dtype": settings.dtype,
         "optimizer": settings.optimizer,
     }
     plan = foresee_learning("pretrain", "the recipe's model", config, asked)

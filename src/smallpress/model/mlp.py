@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from smallpress.lowbit.linear8 import PLAIN, Arithmetic
 from smallpress.model.config import Activation, Dense
 
-ACTIVATIONS: dict[Activation, tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]] = {
+ACTIVATIONS: dict[Activation, tuple[Callable[[Tensor], Tensor], Callable[..., Tensor]]] = {
     "silu": (F.silu, torch.ops.aten.silu_backward),
     "gelu_tanh": (partial(F.gelu, approximate="tanh"), partial(torch.ops.aten.gelu_backward, approximate="tanh")),
 }
-"""The function, and (gradient of its output, its input) -> gradient of its input."""
+"""The function, and (gradient of its output, its input, grad_input=where it goes) -> gradient of its input."""
 
 
 class GatedMLP(nn.Module):
@@ -57,7 +57,7 @@ class _Gated(torch.autograd.Function):
         gate_NF: Tensor,
         up_NF: Tensor,
         act: Callable[[Tensor], Tensor],
-        act_backward: Callable[[Tensor, Tensor], Tensor],
+        act_backward: Callable[..., Tensor],
     ) -> Tensor:
         ctx.save_for_backward(gate_NF, up_NF)
         ctx.act, ctx.act_backward = act, act_backward
@@ -66,7 +66,8 @@ class _Gated(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_NF: Tensor) -> tuple[Tensor | None, ...]:
         gate_NF, up_NF = ctx.saved_tensors
-        return ctx.act_backward(grad_NF * up_NF, gate_NF), grad_NF * ctx.act(gate_NF), None, None
+        room_NF = grad_NF * up_NF
+        return ctx.act_backward(room_NF, gate_NF, grad_input=room_NF), ctx.act(gate_NF).mul_(grad_NF), None, None
 
 
 class _GatedDown(torch.autograd.Function):
@@ -81,7 +82,7 @@ class _GatedDown(torch.autograd.Function):
         down_MF: Tensor,
         bias_M: Tensor | None,
         act: Callable[[Tensor], Tensor],
-        act_backward: Callable[[Tensor, Tensor], Tensor],
+        act_backward: Callable[..., Tensor],
         arithmetic: Arithmetic,
     ) -> Tensor:
         ctx.save_for_backward(gate_NF, up_NF, down_MF)
@@ -96,8 +97,10 @@ class _GatedDown(torch.autograd.Function):
     def backward(ctx: Any, grad_NM: Tensor) -> tuple[Tensor | None, ...]:
         gate_NF, up_NF, down_MF = ctx.saved_tensors
         act_NF = ctx.act(gate_NF)
-        grad_down_MF = ctx.arithmetic.grad_weight(grad_NM, act_NF * up_NF) if ctx.needs_input_grad[2] else None
+        room_NF = act_NF * up_NF  # what is done with stays in the cache and in memory that is mapped
+        grad_down_MF = ctx.arithmetic.grad_weight(grad_NM, room_NF) if ctx.needs_input_grad[2] else None
         grad_NF = ctx.arithmetic.grad_x(grad_NM, down_MF)
-        grad_gate_NF = ctx.act_backward(grad_NF * up_NF, gate_NF)
+        torch.mul(grad_NF, up_NF, out=room_NF)
+        grad_gate_NF = ctx.act_backward(room_NF, gate_NF, grad_input=room_NF)
         grad_bias_M = grad_NM.sum(0) if ctx.has_bias else None
         return grad_gate_NF, grad_NF.mul_(act_NF), grad_down_MF, grad_bias_M, None, None, None

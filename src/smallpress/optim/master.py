@@ -17,8 +17,8 @@ STATE_KEYS = ("step", "exp_avg", "exp_avg_sq", "exp_avg_scales", "exp_avg_sq_sca
 
 
 class MasterWeights:
-    """`model` computes in `dtype`; `master` holds what it was rounded from. AdamW (Loshchilov and Hutter 2019), by
-    torch, or with moments in 8 bits but for those of embeddings.
+    """`model` computes in `dtype`; `master` holds what it was rounded from, in fp32 the same memory. AdamW (Loshchilov
+    and Hutter 2019), by torch, or with moments in 8 bits but for those of embeddings.
 
     Gradients are added up in fp32, over as many backward passes as come before `step`, and leave the computing copy as
     soon as they are whole, so no second set of them exists. Matrices decay, norms and biases do not.
@@ -53,7 +53,7 @@ class MasterWeights:
         """The fp32 master of a parameter, which itself is then of the computing dtype; a router's selection bias, which
         no gradient moves, stays fp32."""
         master = parameter.detach().float()
-        parameter.data = master.to(self.dtype if parameter.requires_grad else torch.float32, copy=True)
+        parameter.data = master.to(self.dtype if parameter.requires_grad else torch.float32)
         return nn.Parameter(master)
 
     def _collect(self, parameter: nn.Parameter, master: nn.Parameter) -> None:
@@ -113,9 +113,10 @@ class MasterWeights:
 
     @torch.no_grad()
     def publish(self) -> None:
-        """Round the master weights into the computing copy."""
+        """Round the master weights into the computing copy, where that is one."""
         for name, parameter in self.model.named_parameters():
-            parameter.copy_(self.master[name])
+            if parameter.dtype != torch.float32:
+                parameter.copy_(self.master[name])
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Everything a resume needs, by name: weights, both moments, the step count."""

@@ -12,6 +12,7 @@ from smallpress.lowbit.linear8 import Arithmetic, use
 from smallpress.lowbit.product8 import int8, simulated
 from smallpress.model.config import ModelConfig
 from smallpress.model.transformer import Transformer, init_weights
+from smallpress.optim.compute_dtype import compute_dtype
 from smallpress.parallel.checkpoint import read_whole
 from smallpress.parallel.passes import Passes
 from smallpress.parallel.ranks import ALONE, Ranks
@@ -29,8 +30,13 @@ from smallpress.weights.export import save_hf_folder
 from smallpress.weights.unborn import UnbornModel
 
 
-def settled(settings: PretrainSettings, corpus: Corpus) -> PretrainSettings:
-    """With the vocabulary of the corpus, where the recipe names no larger one."""
+def settled(settings: PretrainSettings, corpus: Corpus, ranks: Ranks = ALONE) -> PretrainSettings:
+    """With the vocabulary of the corpus, where the recipe names no larger one, and the dtype that goes with its
+    arithmetic: where this is written down, a resumed run computes alike, though another may be faster by then."""
+    kind = settings.arithmetic
+    in_8_bits = kind in ("int8", "fp8")
+    dtype = ranks.told(str(compute_dtype(settings.dtype)).removeprefix("torch.")) if in_8_bits else kind
+    settings = settings.model_copy(update={"dtype": dtype})
     size = settings.shape.vocab_size
     if size == OF_THE_CORPUS:
         return settings.model_copy(
@@ -63,7 +69,7 @@ def open_pretrainer(settings: PretrainSettings, corpus: Corpus, ranks: Ranks = A
     model cannot be spread over `ranks`."""
     model = new_model(settings.shape, settings.init_std, settings.seed, settings.arithmetic)
     model.recompute = settings.recompute
-    dtype = torch.float32 if settings.arithmetic == "float32" else torch.bfloat16
+    dtype = torch.bfloat16 if settings.dtype == "bfloat16" else torch.float32
     weights = spread(model, dtype, ranks, weight_decay=settings.weight_decay, optimizer=settings.optimizer)
     objective = NextTokens(
         Passes(weights, ranks),

@@ -74,7 +74,8 @@ class PretrainSettings(Settings):
     weight_decay: float = Field(0.1, ge=0)
     optimizer: Literal["adamw", "adamw8"] = "adamw"
     max_grad_norm: float = Field(1.0, gt=0)
-    arithmetic: Arithmetic = "bfloat16"  # of the linear layers; in 8 bits the rest is bfloat16
+    arithmetic: Arithmetic = "bfloat16"  # of the linear layers
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of the rest; auto: the same, beside 8 bits the faster one
     recompute: bool = False
     mask_documents: bool = False  # no token sees another document
     fim_rate: float = Field(0.0, ge=0, le=1)  # share of documents told as beginning, end, middle
@@ -109,6 +110,8 @@ class PretrainSettings(Settings):
             raise ValueError("say how long: tokens or steps")
         if self.export == "ema" and self.ema is None:
             raise ValueError("export = ema needs the decay, such as ema = 0.999")
+        if self.arithmetic in ("float32", "bfloat16") and self.dtype not in ("auto", self.arithmetic):
+            raise ValueError(f"dtype={self.dtype} is of what 8 bits leave out: with arithmetic={self.arithmetic} drop it")
         if self.seq_len > self.shape.max_seq_len:
             raise ValueError(f"seq_len={self.seq_len} is above shape.max_seq_len={self.shape.max_seq_len}")
         smallest = min(self.batch_tokens, self.first_batch_tokens or self.batch_tokens)

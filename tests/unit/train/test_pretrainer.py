@@ -8,6 +8,7 @@ import torch
 from smallpress.run.errors import UserError
 from smallpress.run.folder import RunFolder
 from smallpress.run.metrics import read_metrics
+from smallpress.train import pretrain_run
 from smallpress.train.pretrain_run import PretrainLoop
 from smallpress.weights.checkpoint import load_checkpoint
 
@@ -136,11 +137,27 @@ def test_another_corpus_than_the_runs_is_refused(make_pretrainer, tmp_path):
         run(tmp_path / "a", other)
 
 
-@pytest.mark.parametrize("arithmetic", ["bfloat16", "int8", "fp8"])
-def test_in_fewer_bits_the_first_step_is_nearly_the_same(make_pretrainer, arithmetic):
-    exact, coarse = make_pretrainer().step()[0], make_pretrainer(arithmetic=arithmetic).step()[0]
+@pytest.mark.parametrize(
+    ("arithmetic", "dtype"),
+    [("bfloat16", "auto"), ("int8", "float32"), ("int8", "bfloat16"), ("fp8", "float32"), ("fp8", "bfloat16")],
+)
+def test_in_fewer_bits_the_first_step_is_nearly_the_same(make_pretrainer, arithmetic, dtype):
+    exact, coarse = make_pretrainer().step()[0], make_pretrainer(arithmetic=arithmetic, dtype=dtype).step()[0]
     assert coarse["loss"] == pytest.approx(exact["loss"], rel=0.01) and coarse["loss"] != exact["loss"]
     assert coarse["grad_norm"] == pytest.approx(exact["grad_norm"], rel=0.1)
+
+
+def test_beside_8_bits_the_faster_dtype_is_written_down(make_pretrainer, monkeypatch):
+    for faster in (torch.float32, torch.bfloat16):
+        monkeypatch.setattr(
+            pretrain_run, "compute_dtype", lambda choice, faster=faster: {"auto": faster}.get(choice, torch.float32)
+        )
+        trainer = make_pretrainer(arithmetic="int8")
+        assert trainer.settings.dtype == str(faster).removeprefix("torch.")
+        assert trainer.weights.dtype == faster
+    assert make_pretrainer(arithmetic="bfloat16").settings.dtype == "bfloat16"
+    with pytest.raises(ValueError, match="dtype=float32 is of what 8 bits leave out"):
+        make_pretrainer(arithmetic="bfloat16", dtype="float32")
 
 
 def test_micro_batches_and_blocks_computed_twice_change_nothing_but_the_rounding(make_pretrainer):
