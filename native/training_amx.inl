@@ -75,8 +75,10 @@ inline void pair_times_pair(const Operand& left, const Operand& right, int64_t a
 
 void multiply_amx(const Operand& left, const Operand& right, int64_t first, int64_t last, const Output& out) {
     _tile_loadconfig(&PAIR_SHAPES);
-    for (int64_t b = first; b < last; b += PAIR)
-        for (int64_t a = 0; a < left.n_tiles; a += PAIR) pair_times_pair(left, right, a, b, out);
+    const int64_t n_near = tiles_near(right);
+    for (; first < last; first += n_near)
+        for (int64_t a = 0; a < left.n_tiles; a += PAIR)
+            for (int64_t b = first; b < least(first + n_near, last); b += PAIR) pair_times_pair(left, right, a, b, out);
     _tile_release();
 }
 

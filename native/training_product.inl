@@ -113,8 +113,9 @@ inline void encode_span(const Factor& x, const Operand& to, int64_t first, int64
     }
 }
 
+// Of a turned factor tiles side by side are taken together: what they read lies in the same lines and pages.
 void encode_factor(const Factor& x, const Operand& to, int64_t first, int64_t last) {
-    const int64_t together = to.shared_by_rows ? Operand::BLOCK_TILES : 1;
+    const int64_t together = to.shared_by_rows || x.turned ? Operand::BLOCK_TILES : 1;
     for (; first < last; first += together)
         for (int64_t s = 0; s < to.n_spans; s++) encode_span(x, to, first, least(first + together, last), s);
 }
@@ -122,9 +123,23 @@ void encode_factor(const Factor& x, const Operand& to, int64_t first, int64_t la
 inline void put_row(const Output& out, int64_t row, int64_t column, int64_t n, F16 v) {
     const int64_t at = row * out.stride + column;
     if (!out.is_bf16) return store_part(static_cast<float*>(out.numbers) + at, n, v);
+    uint16_t* to = static_cast<uint16_t*>(out.numbers) + at;
+    if (n >= LANES) return store_bf16(to, v);
     uint16_t lanes[LANES];
     store_bf16(lanes, v);
-    std::memcpy(static_cast<uint16_t*>(out.numbers) + at, lanes, least(n, LANES) * sizeof(uint16_t));
+    std::memcpy(to, lanes, n * sizeof(uint16_t));
+}
+
+// R rows of sixteen numbers from one place on; those beyond the matrix are left out.
+template <int R>
+inline void put_rows(const Output& out, int64_t n_rows, int64_t n_columns, int64_t row, int64_t column,
+                     const F16* rows) {
+    if (!out.is_bf16 && row + R <= n_rows && column + LANES <= n_columns) {
+        float* to = static_cast<float*>(out.numbers) + row * out.stride + column;
+        for (int r = 0; r < R; r++) store(to + r * out.stride, rows[r]);
+        return;
+    }
+    for (int r = 0; r < R && row + r < n_rows; r++) put_row(out, row + r, column, n_columns - column, rows[r]);
 }
 
 // R rows of a left tile times a right tile.
@@ -149,16 +164,24 @@ inline void rows_times_tile(const Operand& left, const Operand& right, int64_t a
         for (int r = 0; r < R; r++)
             totals[r] = fma(to_float(dots[r]), mul(scale, set1(left.scales(a, s)[row + r])), totals[r]);
     }
-    for (int r = 0; r < R; r++)
-        if (const int64_t m = a * Operand::ROWS + row + r; m < left.n_rows)
-            put_row(out, m, b * Operand::ROWS, right.n_rows - b * Operand::ROWS, totals[r]);
+    put_rows<R>(out, left.n_rows, right.n_rows, a * Operand::ROWS + row, b * Operand::ROWS, totals);
+}
+
+// So many right tiles stay in a core's second cache while all left ones pass by; each of those then writes whole lines
+// of few rows. An even number, one pair at least.
+inline int64_t tiles_near(const Operand& right) {
+    constexpr int64_t NEAR = 1 << 19, PAIR = 2;
+    const int64_t pairs = NEAR / (PAIR * right.n_steps * Operand::BYTES);
+    return PAIR * (pairs > 1 ? pairs : 1);
 }
 
 void multiply(const Operand& left, const Operand& right, int64_t first, int64_t last, const Output& out) {
     constexpr int64_t R = ROWS_IN_8_BITS;
-    for (int64_t b = first; b < last; b++)
-        for (int64_t a = 0; b * Operand::ROWS < right.n_rows && a < left.n_tiles; a++)
-            for (int64_t row = 0; row < Operand::ROWS; row += R) rows_times_tile<R>(left, right, a, row, b, out);
+    const int64_t n_near = tiles_near(right), end = least(last, (right.n_rows + Operand::ROWS - 1) / Operand::ROWS);
+    for (; first < end; first += n_near)
+        for (int64_t a = 0; a < left.n_tiles; a++)
+            for (int64_t b = first; b < least(first + n_near, end); b++)
+                for (int64_t row = 0; row < Operand::ROWS; row += R) rows_times_tile<R>(left, right, a, row, b, out);
 }
 
 }  // namespace
