@@ -18,8 +18,9 @@ Parts = dict[str, float]
 WIDTH = {"fp8": 1, "bfloat16": 2, "float32": 4}
 """Bytes of a number that is computed with."""
 
-KEPT_HEAD_ROWS, LOGIT_ROWS = 512, 128
-"""Rows whose gradients, and whose logits, stand at once in model/token_logprobs.py."""
+KEPT_HEAD_ROWS, LOGIT_ROWS, KEPT_LOGITS = 512, 128, 1 << 25
+"""Rows whose gradients, and whose logits, stand at once in model/token_logprobs.py; and up to how many logits, of all
+rows and words, they are all kept there."""
 
 READ_ROWS = 64
 """Rows whose logits, the student's and the teacher's, stand at once in train/divergence.py."""
@@ -114,11 +115,12 @@ def activation_bytes(config: ModelConfig, n_tokens: float, dtype: str) -> float:
     return n_tokens * WIDTH[dtype] * sum(saved_values(config, layer) for layer in range(config.n_layers))
 
 
-def head_bytes(config: ModelConfig, dtype: str) -> float:
+def head_bytes(config: ModelConfig, dtype: str, n_tokens: float = math.inf) -> float:
     """While log-probabilities pass backward: the head's gradient in fp32 and rounded, one product added to it, the
-    rows of gradients and of logits that stand at once."""
+    rows of gradients, all `n_tokens` where they are few, and of logits that stand at once."""
     matrix = config.vocab_size * config.dim
-    rows = KEPT_HEAD_ROWS * WIDTH[dtype] + LOGIT_ROWS * 3 * 4
+    n_rows = n_tokens if n_tokens * config.vocab_size <= KEPT_LOGITS else KEPT_HEAD_ROWS
+    rows = n_rows * WIDTH[dtype] + LOGIT_ROWS * 3 * 4
     return matrix * (4.0 + 2 * WIDTH[dtype]) + rows * config.vocab_size
 
 
@@ -137,11 +139,11 @@ def training_parts(config: ModelConfig, n_tokens: float, dtype: str, optimizer: 
     total = (sizes.total + sizes.mtp) / shards
     activations = activation_bytes(config, n_tokens, dtype)
     return {
-        "weights": total * (4.0 + WIDTH[dtype]),
+        "weights": total * (4.0 + WIDTH[dtype] * (dtype != "float32")),  # in fp32 what computes is the master itself
         "gradients": 4.0 * total,
         "optimizer state": optimizer_bytes(config, optimizer) / shards,
         "activations": activations,
-        "logits": head_bytes(config, dtype),
+        "logits": head_bytes(config, dtype, n_tokens),
     }
 
 

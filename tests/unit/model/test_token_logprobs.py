@@ -12,6 +12,13 @@ FP32 = 1e-5
 BF16_LOGPROBS = 0.05  # nats, for logits within about 4 of zero
 
 
+@pytest.fixture(autouse=True, params=["kept", "made again"])
+def _probabilities(request, monkeypatch):
+    """Of few rows they are kept for the backward pass, of many not."""
+    if request.param == "made again":
+        monkeypatch.setattr(module, "KEPT", 0)
+
+
 def random_case(n=7, dim=5, vocab_size=11, scale=1.0):
     generator = torch.Generator().manual_seed(3)
     hidden = torch.randn(n, dim, generator=generator) * scale
