@@ -35,14 +35,24 @@ class Arithmetic:
     def all_in(cls, product: Product) -> "Arithmetic":
         return cls(product, product, product)
 
-    def output(self, x_NM: Tensor, weight_OM: Tensor) -> Tensor:
-        return self.forward(x_NM, weight_OM, True) if self.forward else x_NM @ weight_OM.T
+    def output(self, x_NM: Tensor, weight_OM: Tensor, out: Tensor | None = None) -> Tensor:
+        return _product(self.forward, x_NM, weight_OM, True, out)
 
-    def grad_x(self, grad_NO: Tensor, weight_OM: Tensor) -> Tensor:
-        return self.input_gradient(grad_NO, weight_OM.T, True) if self.input_gradient else grad_NO @ weight_OM
+    def grad_x(self, grad_NO: Tensor, weight_OM: Tensor, out: Tensor | None = None) -> Tensor:
+        return _product(self.input_gradient, grad_NO, weight_OM.T, True, out)
 
-    def grad_weight(self, grad_NO: Tensor, x_NM: Tensor) -> Tensor:
-        return self.weight_gradient(grad_NO.T, x_NM.T, False) if self.weight_gradient else grad_NO.T @ x_NM
+    def grad_weight(self, grad_NO: Tensor, x_NM: Tensor, out: Tensor | None = None) -> Tensor:
+        return _product(self.weight_gradient, grad_NO.T, x_NM.T, False, out)
+
+
+def _product(
+    product: Product | None, left_MK: Tensor, right_NK: Tensor, right_in_blocks: bool, out_MN: Tensor | None
+) -> Tensor:
+    """left @ right.T, written where `out_MN` says."""
+    if product is None:
+        return torch.mm(left_MK, right_NK.T, out=out_MN)
+    made_MN = product(left_MK, right_NK, right_in_blocks)
+    return made_MN if out_MN is None else out_MN.copy_(made_MN)
 
 
 PLAIN = Arithmetic()

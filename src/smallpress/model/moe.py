@@ -11,9 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from smallpress.lowbit.linear8 import PLAIN, Arithmetic, linear8
-from smallpress.model.config import Activation, MoE
-from smallpress.model.mlp import GatedMLP, gated_down
+from smallpress.lowbit.linear8 import PLAIN
+from smallpress.model.config import MoE
+from smallpress.model.grouped import grouped
+from smallpress.model.mlp import GatedMLP
 
 LEAST_SUM = 1e-20  # of weights that are divided by their sum; sigmoids may all be nearly zero
 
@@ -90,30 +91,12 @@ class Experts(nn.Module):
         A = experts_NA.shape[1]
         by_expert = experts_NA.flatten().sort(stable=True).indices
         n_tokens = experts_NA.flatten().bincount(minlength=len(self.gate)).tolist()
-        matrices = zip(self.gate.unbind(), self.up.unbind(), self.down.unbind(), strict=True)
-        outs = [
-            gated(x, gate, up, down, self.activation, self.arithmetic)
-            for x, (gate, up, down) in zip(x_NM[by_expert // A].split(n_tokens), matrices, strict=True)
-            if len(x)
-        ]
-        if not outs:
-            return torch.zeros_like(x_NM)
+        x_PM = x_NM[by_expert // A]
+        out_PM = grouped(x_PM, n_tokens, self.gate, self.up, self.down, self.activation, self.arithmetic)
         place = torch.empty_like(by_expert)
         place[by_expert] = torch.arange(len(place), device=place.device)
-        out_NAM = torch.cat(outs)[place].unflatten(0, (-1, A))
+        out_NAM = out_PM[place].unflatten(0, (-1, A))
         return (out_NAM * weights_NA[..., None].to(out_NAM.dtype)).sum(1)
-
-
-def gated(
-    x_NM: Tensor, gate_FM: Tensor, up_FM: Tensor, down_MF: Tensor, activation: Activation, arithmetic: Arithmetic
-) -> Tensor:
-    """One expert: down(activation(gate x) * up x)."""
-    gate_NF, up_NF = (_linear(x_NM, weight_FM, arithmetic) for weight_FM in (gate_FM, up_FM))
-    return gated_down(gate_NF, up_NF, down_MF, None, activation, arithmetic)
-
-
-def _linear(x_NM: Tensor, weight_OM: Tensor, arithmetic: Arithmetic) -> Tensor:
-    return F.linear(x_NM, weight_OM) if arithmetic is PLAIN else linear8(x_NM, weight_OM, None, arithmetic)
 
 
 class SparseMLP(nn.Module):

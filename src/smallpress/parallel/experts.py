@@ -10,8 +10,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from smallpress.lowbit.linear8 import PLAIN
-from smallpress.model.moe import Experts, SparseMLP, gated
+from smallpress.model.grouped import grouped
+from smallpress.model.moe import Experts, SparseMLP
 
 
 class _Exchange(torch.autograd.Function):
@@ -69,13 +69,8 @@ class SpreadExperts(nn.Module):
         """What the experts here make of rows that lie by process, and within that by expert."""
         expert_P = torch.arange(got_RE.shape[1], device=got_RE.device).repeat(self.n_ranks)
         by_expert = expert_P.repeat_interleave(got_RE.flatten()).sort(stable=True).indices
-        matrices = zip(self.gate.unbind(), self.up.unbind(), self.down.unbind(), strict=True)
-        rows_of_each = rows_PM[by_expert].split(got_RE.sum(0).tolist())
-        outs = [  # of no rows too: the ways back must be there on every process
-            gated(x, gate, up, down, self.activation, self.arithmetic if len(x) else PLAIN)
-            for x, (gate, up, down) in zip(rows_of_each, matrices, strict=True)
-        ]
-        out_PM = torch.cat(outs)
+        n_rows = got_RE.sum(0).tolist()
+        out_PM = grouped(rows_PM[by_expert], n_rows, self.gate, self.up, self.down, self.activation, self.arithmetic)
         place = torch.empty_like(by_expert)
         place[by_expert] = torch.arange(len(place), device=place.device)
         return out_PM[place]
