@@ -27,15 +27,16 @@ class _RMSNorm(torch.autograd.Function):
         wide_NM = x_NM.float()
         inverse_N1 = torch.rsqrt(wide_NM.square().mean(-1, keepdim=True) + eps)
         ctx.save_for_backward(x_NM, weight_M, inverse_N1)
-        return (wide_NM * inverse_N1).to(x_NM.dtype) * weight_M
+        return (wide_NM * inverse_N1).to(x_NM.dtype).mul_(weight_M)
 
     @staticmethod
     def backward(ctx: Any, grad_NM: Tensor) -> tuple[Tensor, Tensor, None]:
         """With n = x / rms(x): dx = (g w - n mean(g w n)) / rms(x), dw = sum over rows of g n."""
         x_NM, weight_M, inverse_N1 = ctx.saved_tensors
         normed_NM = x_NM * inverse_N1
-        grad_weight_M = (grad_NM * normed_NM).sum(0)
-        weighted_NM = (grad_NM * weight_M).float()
-        inner_N1 = (weighted_NM * normed_NM).mean(-1, keepdim=True)
-        grad_x_NM = weighted_NM.sub_(normed_NM.mul_(inner_N1)).mul_(inverse_N1)
+        room_NM = grad_NM * normed_NM
+        grad_weight_M = room_NM.sum(0)
+        inner_N = torch.mv(room_NM, weight_M.to(room_NM.dtype)) / room_NM.shape[1]
+        weighted_NM = torch.mul(grad_NM, weight_M, out=room_NM)
+        grad_x_NM = weighted_NM.addcmul_(normed_NM, inner_N[:, None], value=-1).mul_(inverse_N1)
         return grad_x_NM.to(x_NM.dtype), grad_weight_M.to(weight_M.dtype), None
