@@ -1,7 +1,8 @@
 """Training in 8 bits beside torch: `python bench/training8.py`, or a part of it: optimizer, linear.
 
 optimizer: bytes of state a parameter, and the time of one step, at the shapes of SmolLM2-135M; beside torch's fused
-AdamW in fp32, and bitsandbytes where it is installed. In turns, medians; a ratio is the peer's time over ours.
+AdamW in fp32, and bitsandbytes and torchao where they are installed. In turns, medians; a ratio is the other's time
+over ours.
 
 linear: forward and both gradients of the linear layers of SmolLM2-135M and of a model of 1B, in int8 with a scale for
 128 columns and with one for each row, beside torch in bf16 and fp32. In turns, medians; a ratio is torch's time over
@@ -65,7 +66,14 @@ def optimizers(parameters: list[nn.Parameter]) -> dict[str, torch.optim.Optimize
 
 def bytes_of(optimizer: torch.optim.Optimizer) -> int:
     tensors = [t for state in optimizer.state.values() for t in state.values() if torch.is_tensor(t) and t.ndim]
-    return sum({t.data_ptr(): t.numel() * t.element_size() for t in tensors}.values())
+    parts = [part for tensor in tensors for part in parts_of(tensor)]
+    return sum({t.data_ptr(): t.numel() * t.element_size() for t in parts}.values())
+
+
+def parts_of(tensor: torch.Tensor) -> list[torch.Tensor]:
+    """What a tensor of codes and scales is made of; any other itself."""
+    names = tensor.__tensor_flatten__()[0] if hasattr(tensor, "__tensor_flatten__") else []
+    return [getattr(tensor, name) for name in names] or [tensor]
 
 
 def compare_optimizers(repeats: int) -> None:

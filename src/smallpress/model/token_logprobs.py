@@ -1,8 +1,8 @@
 """Log-probabilities of chosen tokens without ever holding all logits: N x V is the largest array of training.
 
 For 2,000 tokens and 49,152 words the logits and their gradients would be 0.8 GB. Rows are taken a chunk at a time, and
-in the backward pass computed once more: one product in four, in exchange for memory that does not grow with N. Where all
-of them are few, their probabilities are kept instead.
+in the backward pass computed once more: one product in four, in exchange for memory that does not grow with N. Where
+all of them are few, their probabilities are kept instead.
 """
 
 from collections.abc import Callable, Iterator
@@ -74,8 +74,9 @@ def head_backward(
     at_once: int,
     kept_NV: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """Gradients of hidden state and head, the head's None unless it `learns`; `fill` writes those of the logits of some
-    rows, of `at_once` at most, where it is told, in the dtype of the hidden state, unless all are there as `kept_NV`."""
+    """Gradients of hidden state and head, the head's None unless it `learns`; those of the logits are all there as
+    `kept_NV`, or `fill` writes them for some rows, of `at_once` at most, where it is told, in the hidden state's dtype.
+    """
     grad_hidden = torch.empty_like(hidden_NM)
     grad_head = None
     if learns:

@@ -110,8 +110,9 @@ class PretrainSettings(Settings):
             raise ValueError("say how long: tokens or steps")
         if self.export == "ema" and self.ema is None:
             raise ValueError("export = ema needs the decay, such as ema = 0.999")
-        if self.arithmetic in ("float32", "bfloat16") and self.dtype not in ("auto", self.arithmetic):
-            raise ValueError(f"dtype={self.dtype} is of what 8 bits leave out: with arithmetic={self.arithmetic} drop it")
+        kind = self.arithmetic
+        if kind in ("float32", "bfloat16") and self.dtype not in ("auto", kind):
+            raise ValueError(f"dtype={self.dtype} is of what 8 bits leave out: with arithmetic={kind} drop it")
         if self.seq_len > self.shape.max_seq_len:
             raise ValueError(f"seq_len={self.seq_len} is above shape.max_seq_len={self.shape.max_seq_len}")
         smallest = min(self.batch_tokens, self.first_batch_tokens or self.batch_tokens)
