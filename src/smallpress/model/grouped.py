@@ -12,7 +12,7 @@ from torch import Tensor
 
 from smallpress.lowbit.linear8 import Arithmetic
 from smallpress.model.config import Activation
-from smallpress.model.mlp import ACTIVATIONS
+from smallpress.model.mlp import ACTIVATIONS, gradients_inside
 
 
 def grouped(
@@ -83,10 +83,8 @@ class _Grouped(torch.autograd.Function):
             room_NF = act_NF * up
             if grads[2] is not None:
                 arithmetic.grad_weight(grad, room_NF, out=grads[2][e])
-            grad_up = arithmetic.grad_x(grad, down_EMF[e])
-            torch.mul(grad_up, up, out=room_NF)
-            grad_gate = act_backward(room_NF, gate, grad_input=room_NF)
-            grad_up.mul_(act_NF)
+            grad_NF = arithmetic.grad_x(grad, down_EMF[e])
+            grad_gate, grad_up = gradients_inside(grad_NF, gate, up, act_NF, act_backward, room_NF)
             if grads[0] is not None:
                 arithmetic.grad_weight(grad_gate, x, out=grads[0][e])
             if grads[1] is not None:

@@ -100,7 +100,19 @@ class _GatedDown(torch.autograd.Function):
         room_NF = act_NF * up_NF  # what is done with stays in the cache and in memory that is mapped
         grad_down_MF = ctx.arithmetic.grad_weight(grad_NM, room_NF) if ctx.needs_input_grad[2] else None
         grad_NF = ctx.arithmetic.grad_x(grad_NM, down_MF)
-        torch.mul(grad_NF, up_NF, out=room_NF)
-        grad_gate_NF = ctx.act_backward(room_NF, gate_NF, grad_input=room_NF)
+        inner = gradients_inside(grad_NF, gate_NF, up_NF, act_NF, ctx.act_backward, room_NF)
         grad_bias_M = grad_NM.sum(0) if ctx.has_bias else None
-        return grad_gate_NF, grad_NF.mul_(act_NF), grad_down_MF, grad_bias_M, None, None, None
+        return *inner, grad_down_MF, grad_bias_M, None, None, None
+
+
+def gradients_inside(
+    grad_NF: Tensor,
+    gate_NF: Tensor,
+    up_NF: Tensor,
+    act_NF: Tensor,
+    act_backward: Callable[..., Tensor],
+    room_NF: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Of gate and up, from that of act(gate) * up; the first lies in `room_NF`, the second where `grad_NF` was."""
+    torch.mul(grad_NF, up_NF, out=room_NF)
+    return act_backward(room_NF, gate_NF, grad_input=room_NF), grad_NF.mul_(act_NF)
