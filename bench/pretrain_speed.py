@@ -28,7 +28,7 @@ from smallpress.train.pretrain_run import open_pretrainer, settled
 from smallpress.train.pretrain_settings import PretrainSettings
 from smallpress.train.pretrainer import Pretrainer
 
-DIM, INTER, HEADS, KV_HEADS, N_LAYERS = 768, 2048, 12, 4, 10
+DIM, INTER, HEADS, KV_HEADS, N_LAYERS = 1024, 2816, 16, 4, 8
 DENSE = {
     "family": "llama", "dim": DIM, "n_layers": N_LAYERS, "tied_head": True,
     "attention": {"kind": "gqa", "n_heads": HEADS, "n_kv_heads": KV_HEADS, "head_dim": DIM // HEADS},
