@@ -2,10 +2,11 @@
 
 A decoder of 1.4 (dense) or 3.4 (sparse) million weights learns real text for 500 steps, several times under each way
 with other seeds, which draw the weights and the order of the text; ways share them. What counts is the held-out loss at
-the end, and its difference from the first way's under the same seed, with a 95 % interval (Student's t over seeds).
+the end, and the mean loss of the last hundred steps, whose text is the same for all ways; and the difference of each
+from the first way's under the same seed, with a 95 % interval (Student's t over seeds).
 
     adamw8    moments in 8 bits beside fp32
-    linear8   linear layers in int8 and in bf16 beside fp32
+    linear8   linear layers in int8 and in fp32 beside bf16
     sparse    experts, balanced by V3's bias, by a loss, and not at all, beside the dense model that multiplies as much
 
 Each (way, seed) is a file in OUT: what is there is not done again. `--report` only prints.
@@ -66,10 +67,13 @@ WAYS = {
 }
 PARTS = {
     "adamw8": ["dense fp32", "adamw8"],
-    "linear8": ["dense fp32", "bf16", "int8"],
+    "linear8": ["bf16", "int8", "dense fp32"],
     "sparse": ["dense fp32", "experts, bias", "experts, loss", "experts, unbalanced"],
 }
 """Each is compared with the first of its part."""
+
+LATE = 100
+"""Steps at the end whose losses are averaged."""
 
 T_95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 """Student's t, two-sided 95 %, by degrees of freedom."""
@@ -87,8 +91,10 @@ def learn(way: str, corpus: Corpus, steps: int, seed: int) -> dict:
     settings = settings_of(way, corpus, steps, seed)
     trainer, began, curve = open_pretrainer(settings, corpus), time.perf_counter(), []
     log: dict[str, float] = {}
+    losses = []
     for step in range(1, steps + 1):
         log, _ = trainer.step()
+        losses.append(log["loss"])
         if step % max(1, steps // 10) == 0:
             curve.append([step, log["loss"], log.get("load/max_over_mean", 1.0)])
             print(f"  {way}, seed {seed}, step {step}: loss {log['loss']:.4f}", file=sys.stderr, flush=True)
@@ -100,7 +106,7 @@ def learn(way: str, corpus: Corpus, steps: int, seed: int) -> dict:
         "weights": sizes.total, "active": sizes.active, "multiply_adds": multiply_adds(config, 128, absorbed=False),
         "load": {key: value for key, value in log.items() if key.startswith("load/")},
         "held_out_load": evenness(watch.loads) if watch.loads else {},
-        "seconds": time.perf_counter() - began, **measured,
+        "seconds": time.perf_counter() - began, "late_loss": fmean(losses[-LATE:]), **measured,
     }  # fmt: skip
 
 
@@ -134,9 +140,10 @@ def report(part: str, out: Path, steps: int, seeds: list[int]) -> str:
             )
             line += f", busiest expert {all_of:.2f} times mean over held-out text, {last:.2f} in the last step"
         if way != PARTS[part][0] and (both := sorted(set(runs) & set(base))):
-            mean, half = interval([runs[seed]["eval/loss"] - base[seed]["eval/loss"] for seed in both])
-            share = 100 * mean / fmean(base[seed]["eval/loss"] for seed in both)
-            line += f"; difference {mean:+.4f} +- {half:.4f} ({share:+.2f} %, {len(both)} seeds)"
+            for what, key in (("difference", "eval/loss"), ("of late steps", "late_loss")):
+                if all(key in found[seed] for found in (runs, base) for seed in both):
+                    mean, half = interval([100 * (runs[seed][key] / base[seed][key] - 1) for seed in both])
+                    line += f"; {what} {mean:+.2f} % +- {half:.2f} ({len(both)} seeds)"
         lines.append(line)
     return "\n".join(lines)
 
